@@ -18,7 +18,7 @@ _POWER_SCALE = {"mw": 1, "w": 1_000, "": 1_000, "kw": 1_000_000}
 _POWER = re.compile(r"(?P<number>[0-9]{1,9}(?:\.[0-9]{1,6})?)\s?(?P<unit>[km]?w|)", re.IGNORECASE | re.ASCII)
 _PERCENT = re.compile(r"(?P<number>[0-9]{1,4}(?:\.[0-9]{1,2})?)\s?%", re.ASCII)
 _DURATION = re.compile(r"(?P<number>[0-9]{1,9}(?:\.[0-9]{1,3})?)(?P<unit>ms|s|m|h|d)", re.ASCII)
-_DURATION_SCALE = {"ms": Decimal("0.001"), "s": 1, "m": 60, "h": 3600, "d": 86400}
+_DURATION_SCALE = {"ms": Decimal("0.001"), "s": Decimal(1), "m": Decimal(60), "h": Decimal(3600), "d": Decimal(86400)}
 
 
 def parse_power(text: str) -> Milliwatts | None:

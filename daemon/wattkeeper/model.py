@@ -1,0 +1,272 @@
+"""The values that pass between the parts of the agent. All are frozen; none does anything.
+
+Power is in milliwatts (``…_mw``), energy in millijoules (``…_mj``), times of day in Unix seconds (``…_at``), and
+times to measure by in seconds of the monotonic clock (``…_mono``). ``None`` means *absent* or *not to be had*,
+never zero. ``UNKNOWN`` means *not yet known*: a look-up may still tell.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import Enum, StrEnum
+from typing import Final, NewType
+
+from wattkeeper.units import Millijoules, Milliwatts
+
+GpuUuid = NewType("GpuUuid", str)
+"""NVML's UUID of a GPU, ``GPU-…``: the only name of a device that never moves."""
+
+
+class Unknown(Enum):
+    """The type of ``UNKNOWN``."""
+
+    UNKNOWN = "unknown"
+
+    def __repr__(self) -> str:
+        return "UNKNOWN"
+
+
+UNKNOWN: Final = Unknown.UNKNOWN
+
+JobText = str | None | Unknown
+"""A field of a job: its text, absent (Slurm does not set it), or not yet known."""
+JobNumber = int | None | Unknown
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class JobKey:
+    """One run of one job. ``run`` is Slurm's SLUID (25.11 and later) or else ``r`` and the restart count, because
+    a requeued job keeps its id."""
+
+    cluster: str
+    job_id: int
+    run: str
+
+    def __str__(self) -> str:
+        return f"{self.job_id}" if self.run in {"", "r0"} else f"{self.job_id}/{self.run}"
+
+
+@dataclass(frozen=True, slots=True)
+class JobFacts:
+    """What is known of a job on this node. ``gpus`` counts this node's GPUs of the job."""
+
+    key: JobKey
+    uid: int
+    user: JobText = None
+    account: JobText = None
+    partition: JobText = None
+    qos: JobText = UNKNOWN
+    job_name: JobText = UNKNOWN
+    reservation: JobText = None
+    constraint: JobText = None
+    comment: JobText = None
+    num_nodes: JobNumber = None
+    gpus: int = 0
+    node: str = ""
+    het_job_id: int | None = None
+
+
+class Sharing(StrEnum):
+    """How a holder holds a GPU, as far as Slurm lets the node know."""
+
+    WHOLE = "whole"
+    SHARED = "shared"  # shards, MPS or MIG are configured on this GPU: several holders are normal
+
+
+@dataclass(frozen=True, slots=True)
+class Holding:
+    """A job holds a GPU since ``since_at``."""
+
+    job: JobFacts
+    gpu: GpuUuid
+    share: Sharing
+    since_at: float
+
+
+@dataclass(frozen=True, slots=True)
+class GpuInfo:
+    """What does not change while the driver is loaded. ``index`` is NVML's, ``minor`` is N of ``/dev/nvidiaN``."""
+
+    uuid: GpuUuid
+    minor: int
+    index: int
+    model: str
+    default_mw: Milliwatts
+    min_mw: Milliwatts
+    max_mw: Milliwatts
+    driver_version: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class GpuReading:
+    """What a GPU answered at ``at_mono``; None where it did not or cannot answer.
+
+    ``requested_mw`` is what was set (NVML field 192), ``enforced_mw`` what holds (field 190): a BMC can lower the
+    second. ``energy_mj`` counts since driver load. ``capped_ns`` counts the time the limit held the GPU back.
+    """
+
+    at_mono: float
+    at: float
+    requested_mw: Milliwatts | None = None
+    enforced_mw: Milliwatts | None = None
+    power_mw: Milliwatts | None = None
+    energy_mj: Millijoules | None = None
+    temperature_c: int | None = None
+    utilization_percent: int | None = None
+    capped_ns: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class GpuContext:
+    """What a decision needs to know of a GPU. ``baseline_mw`` is None where it is not known yet."""
+
+    info: GpuInfo
+    baseline_mw: Milliwatts | None
+    exceed_baseline: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Conditions:
+    """What a decision may depend on besides the job and the GPU: the time, later temperatures and budgets."""
+
+    now_at: float
+    observe: bool = False  # settings say `mode: observe`
+
+
+class Outcome(StrEnum):
+    """What became of a user's request."""
+
+    NONE = "none"
+    GRANTED = "granted"
+    CLAMPED = "clamped"
+    DENIED = "denied"
+    MALFORMED = "malformed"
+
+
+class StepKind(StrEnum):
+    """The stages of a decision, in the order in which they are always taken."""
+
+    RULE = "rule"
+    REQUEST = "request"
+    SHARING = "sharing"
+    CEILING = "ceiling"
+    DEVICE = "device"
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """The place in a policy that a step came from."""
+
+    file: str
+    line: int
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line}"
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One stage of a decision in words, with the cap that stands after it (None: the limit is left alone)."""
+
+    kind: StepKind
+    text: str
+    cap_mw: Milliwatts | None
+    source: Source | None = None
+
+    def __str__(self) -> str:
+        return f"{self.kind}: {self.text}" + (f" ({self.source})" if self.source else "")
+
+
+@dataclass(frozen=True, slots=True)
+class CeilingHit:
+    """A ceiling that applies to a decision, with the bound it comes to on that GPU."""
+
+    name: str
+    cap_mw: Milliwatts
+    text: str
+    source: Source | None
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What policy says one job gets on one GPU, or (``job`` None) what an idle GPU gets.
+
+    ``rule_cap_mw`` is the cap without the request and ``cap_mw`` with it; both None where the baseline is needed
+    and not known. ``steps`` is the one text that ``explain``, ``status``, the user's message and the log print.
+    """
+
+    gpu: GpuUuid
+    job: JobFacts | None
+    rule: str | None
+    rule_cap_mw: Milliwatts | None
+    cap_mw: Milliwatts | None
+    outcome: Outcome
+    asked: str | None
+    steps: tuple[Step, ...]
+    allowed_mw: tuple[Milliwatts, Milliwatts] | None = None
+    ceilings: tuple[CeilingHit, ...] = ()
+    observe: bool = False
+    pending: frozenset[str] = frozenset()
+    next_change: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """What a GPU's requested limit should be. ``limit_mw`` None: leave it alone.
+
+    ``decisions`` are the holders' (or the idle GPU's one), each with the steps down to the device's range.
+    ``observe``: shown, but not to be written.
+    """
+
+    gpu: GpuUuid
+    limit_mw: Milliwatts | None
+    decisions: tuple[Decision, ...]
+    observe: bool = False
+
+    @property
+    def why(self) -> str:
+        """The last words of the decision: what set the limit."""
+        return str(self.decisions[0].steps[-1]) if self.decisions and self.decisions[0].steps else ""
+
+
+@dataclass(frozen=True, slots=True)
+class Action:
+    """Set a GPU's limit from ``old_mw`` to ``new_mw`` because of ``reason``."""
+
+    gpu: GpuUuid
+    old_mw: Milliwatts
+    new_mw: Milliwatts
+    reason: str
+
+    @property
+    def lowers(self) -> bool:
+        """True where the GPU may draw less afterwards."""
+        return self.new_mw < self.old_mw
+
+
+@dataclass(frozen=True, slots=True)
+class EnergySample:
+    """A reading of a GPU's energy counter. ``boot_id`` tells counters of different boots apart."""
+
+    gpu: GpuUuid
+    energy_mj: Millijoules
+    at: float
+    at_mono: float
+    boot_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Watermark:
+    """The last counter value that has been accounted for, and who held the GPU from then on."""
+
+    sample: EnergySample
+    owners: tuple[JobKey, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Charges:
+    """Whose the energy of one interval is. The three parts sum to the counter's delta, exactly."""
+
+    gpu: GpuUuid
+    jobs_mj: Mapping[JobKey, Millijoules] = field(default_factory=dict)
+    idle_mj: Millijoules = Millijoules(0)
+    unattributed_mj: Millijoules = Millijoules(0)
