@@ -1,0 +1,103 @@
+"""One node's agent, started as systemd starts it: NOTIFY_SOCKET and all."""
+
+import signal
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from tests.lab.config import wattkeeper
+from tests.lab.processes import Daemon, LabError
+from tests.lab.sockets import NotifySocket, get_json, request
+from tests.lab.spec import NodeFiles
+from tests.lab.waiting import PATIENCE
+
+START_BOUND_S = 5.0
+
+
+class Agent:
+    def __init__(self, files: NodeFiles, env: Mapping[str, str], metrics_port: int) -> None:
+        self.files = files
+        self.metrics_port = metrics_port
+        self.events_socket = files.run_dir / "events.sock"
+        self.read_socket = files.run_dir / "read.sock"
+        self.notify = NotifySocket(files.notify_socket)
+        self.env = {**env, "NOTIFY_SOCKET": str(files.notify_socket), "PYTHONUNBUFFERED": "1"}
+        self.daemon = self._daemon()
+
+    def _daemon(self) -> Daemon:
+        argv = [wattkeeper(), "run", "--config", str(self.files.settings)]
+        return Daemon(f"agent of {self.files.name}", argv, self.env, self.files.agent_log)
+
+    def start(self, *, wait: bool = True, env: Mapping[str, str] | None = None) -> None:
+        """Starts the agent; `env` is added for this start alone. Returns when it has said READY=1."""
+        self.notify.clear()
+        self.daemon.env = {**self.env, **(env or {})}
+        self.daemon.start()
+        if wait:
+            self.wait_ready()
+
+    def wait_ready(self, bound_s: float = START_BOUND_S) -> float:
+        """Waits for READY=1. Raises LabError with the agent's log where it ended or stayed silent."""
+        start = time.monotonic()
+        while not self.notify.seen("READY", "1"):
+            self.daemon.check()
+            if time.monotonic() - start > PATIENCE * bound_s:
+                raise LabError(f"{self.daemon.name}: no READY=1:\n{self.log_text()[-3000:]}")
+            time.sleep(0.01)
+        return time.monotonic() - start
+
+    @property
+    def alive(self) -> bool:
+        return self.daemon.alive
+
+    @property
+    def pid(self) -> int:
+        return self.daemon.pid
+
+    def stop(self) -> int | None:
+        """SIGTERM, and SIGKILL ten seconds later. Returns the exit status."""
+        return self.daemon.stop(10)
+
+    def kill(self) -> None:
+        self.daemon.kill()
+
+    def pause(self) -> None:
+        """A hung agent: its sockets accept, nobody answers."""
+        self.daemon.signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        self.daemon.signal(signal.SIGCONT)
+
+    def restart(self) -> None:
+        self.stop()
+        self.start()
+
+    def reload(self) -> None:
+        """SIGHUP, as `systemctl reload` sends it; the agent says READY=1 again when it has read everything."""
+        self.notify.clear()
+        self.daemon.signal(signal.SIGHUP)
+        self.wait_ready()
+
+    def log_text(self) -> str:
+        return self.daemon.text()
+
+    def get(self, url: str) -> Any:
+        """JSON of a GET on the reading socket, such as /v1/status."""
+        return get_json(self.read_socket, url)
+
+    def post_event(self, event: str, environment: bytes) -> tuple[int, bytes]:
+        """Posts a hook's environment, as the shipped hooks do."""
+        return request(self.events_socket, f"/v1/events/{event}", environment)
+
+    def close(self) -> None:
+        self.stop()
+        self.notify.close()
+
+    @property
+    def metrics_url(self) -> str:
+        return f"http://127.0.0.1:{self.metrics_port}/metrics"
+
+    @property
+    def log_path(self) -> Path:
+        return self.files.agent_log

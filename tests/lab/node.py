@@ -1,0 +1,80 @@
+"""One node of the lab: its slurmd, its simulated GPUs, its agent."""
+
+import json
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tests.lab import config
+from tests.lab.agent import Agent
+from tests.lab.processes import Daemon, environment, run
+from tests.lab.simulated import Simulation, simulate, variables
+from tests.lab.spec import Files, NodeSpec
+
+
+@dataclass(frozen=True)
+class GpuView:
+    """One GPU as an NVML client of another process sees it."""
+
+    index: int
+    minor: int
+    uuid: str
+    name: str
+    requested_w: float
+    enforced_w: float
+    default_w: float
+    min_w: float
+    max_w: float
+    energy_j: float
+
+
+class Node:
+    def __init__(self, name: str, spec: NodeSpec, lab: Files, metrics_port: int) -> None:
+        self.name = name
+        self.spec = spec
+        self.files = lab.node(name)
+        self._lab = lab
+        for folder in (self.files.root, self.files.run_dir, self.files.state_dir, self.files.policies):
+            folder.mkdir()
+        config.make_devices(self.files, spec)
+        self.simulation: Simulation | None = simulate(self.files.simulation, spec) if spec.gpus else None
+        simulated = variables(self.simulation)
+        self.env = environment(lab.root, **simulated)
+        exports = "".join(f"export {key}='{value}'\n" for key, value in simulated.items())
+        (self.files.root / "sim.env").write_text(exports)
+        self.files.command.write_text(config.node_command(self.files, simulated))
+        self.files.command.chmod(0o755)
+        self.write_settings(config.agent_settings(lab, self.files, spec, metrics_port))
+        self.agent = Agent(self.files, self.env, metrics_port)
+        slurmd_env = environment(lab.root, SLURM_CONF=str(lab.slurm_conf))
+        log = lab.log / f"slurmd-{name}.log"
+        self.slurmd = Daemon(f"slurmd of {name}", ["slurmd", "-D", "-N", name], slurmd_env, log)
+
+    def write_settings(self, settings: dict[str, Any]) -> None:
+        """Settings as JSON, which is YAML."""
+        self.settings = settings
+        self.files.settings.write_text(json.dumps(settings, indent=1) + "\n")
+
+    def write_policy(self, text: str, name: str = "50-lab.yaml") -> Path:
+        path = self.files.policies / name
+        path.write_text(text)
+        return path
+
+    def wattkeeper(self, *words: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+        """A `wattkeeper` command on this node."""
+        return run([str(self.files.command), *words], self.env, check=check)
+
+    def gpus(self) -> dict[int, GpuView]:
+        """Every GPU by minor number, seen by an NVML client in a process of its own."""
+        done = run([str(self._lab.nvml)], {**self.env, "SLURMD_NODENAME": self.name})
+        return {row["minor"]: GpuView(**row) for row in json.loads(done.stdout)}
+
+    def limits_w(self) -> dict[int, float]:
+        """The requested limit of every GPU, by minor number, in watts."""
+        return {minor: gpu.requested_w for minor, gpu in self.gpus().items()}
+
+    def spooled(self) -> list[Path]:
+        """The events that wait for the agent, oldest first."""
+        folder = self.files.run_dir / "spool"
+        return sorted(path for path in folder.glob("*") if path.suffix in (".prolog", ".epilog"))
