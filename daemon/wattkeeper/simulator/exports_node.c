@@ -1,0 +1,157 @@
+/* NVML's functions of the node: versions, counting and finding devices. */
+#include <stdio.h>
+#include <string.h>
+#include <strings.h>
+
+#include "physics.h"
+#include "session.h"
+
+#define DRIVER_VERSION "580.65.06"
+#define NVML_VERSION "13." DRIVER_VERSION
+#define CUDA_VERSION_NUMBER 13000 /* major * 1000 + minor * 10 */
+
+const char *nvmlErrorString(nvmlReturn_t result)
+{
+    static const struct {
+        nvmlReturn_t result;
+        const char *text;
+    } texts[] = {
+        {NVML_SUCCESS, "Success"},
+        {NVML_ERROR_UNINITIALIZED, "Uninitialized"},
+        {NVML_ERROR_INVALID_ARGUMENT, "Invalid Argument"},
+        {NVML_ERROR_NOT_SUPPORTED, "Not Supported"},
+        {NVML_ERROR_NO_PERMISSION, "Insufficient Permissions"},
+        {NVML_ERROR_ALREADY_INITIALIZED, "Already Initialized"},
+        {NVML_ERROR_NOT_FOUND, "Not Found"},
+        {NVML_ERROR_INSUFFICIENT_SIZE, "Insufficient Size"},
+        {NVML_ERROR_INSUFFICIENT_POWER, "Insufficient External Power"},
+        {NVML_ERROR_DRIVER_NOT_LOADED, "Driver Not Loaded"},
+        {NVML_ERROR_TIMEOUT, "Timeout"},
+        {NVML_ERROR_IRQ_ISSUE, "Interrupt Request Issue"},
+        {NVML_ERROR_LIBRARY_NOT_FOUND, "NVML Shared Library Not Found"},
+        {NVML_ERROR_FUNCTION_NOT_FOUND, "Function Not Found"},
+        {NVML_ERROR_CORRUPTED_INFOROM, "Corrupted infoROM"},
+        {NVML_ERROR_GPU_IS_LOST, "GPU is lost"},
+        {NVML_ERROR_RESET_REQUIRED, "GPU requires restart"},
+        {NVML_ERROR_OPERATING_SYSTEM, "The operating system has blocked the request."},
+        {NVML_ERROR_LIB_RM_VERSION_MISMATCH, "RM has detected an NVML/RM version mismatch."},
+        {NVML_ERROR_IN_USE, "In use by another client"},
+        {NVML_ERROR_MEMORY, "Insufficient memory"},
+        {NVML_ERROR_NO_DATA, "No data"},
+        {NVML_ERROR_ARGUMENT_VERSION_MISMATCH, "Argument version mismatch"},
+    };
+    for (size_t i = 0; i < sizeof texts / sizeof texts[0]; i++)
+        if (texts[i].result == result)
+            return texts[i].text;
+    return "Unknown Error";
+}
+
+static nvmlReturn_t node_text(char *out, unsigned int length, const char *text)
+{
+    struct wk_call call;
+    nvmlReturn_t answer = wk_enter_node(&call, out != NULL);
+    if (answer == NVML_SUCCESS)
+        answer = wk_answer_text(out, length, text);
+    return wk_leave(&call, answer);
+}
+
+nvmlReturn_t nvmlSystemGetDriverVersion(char *version, unsigned int length)
+{
+    return node_text(version, length, DRIVER_VERSION);
+}
+
+nvmlReturn_t nvmlSystemGetNVMLVersion(char *version, unsigned int length)
+{
+    /* Answered before initialisation too, as nvml.h promises. */
+    return version == NULL ? NVML_ERROR_INVALID_ARGUMENT : wk_answer_text(version, length, NVML_VERSION);
+}
+
+nvmlReturn_t nvmlSystemGetCudaDriverVersion(int *cudaDriverVersion)
+{
+    if (cudaDriverVersion == NULL)
+        return NVML_ERROR_INVALID_ARGUMENT;
+    *cudaDriverVersion = CUDA_VERSION_NUMBER;
+    return NVML_SUCCESS;
+}
+
+nvmlReturn_t nvmlSystemGetCudaDriverVersion_v2(int *cudaDriverVersion)
+{
+    return nvmlSystemGetCudaDriverVersion(cudaDriverVersion);
+}
+
+nvmlReturn_t nvmlDeviceGetCount_v2(unsigned int *deviceCount)
+{
+    struct wk_call call;
+    nvmlReturn_t answer = wk_enter_node(&call, deviceCount != NULL);
+    if (answer == NVML_SUCCESS)
+        *deviceCount = call.state.gpu_count;
+    return wk_leave(&call, answer);
+}
+
+nvmlReturn_t nvmlDeviceGetCount(unsigned int *deviceCount)
+{
+    return nvmlDeviceGetCount_v2(deviceCount);
+}
+
+/* Finding a device answers at once even where its calls hang: what is slow is talking to it. */
+static nvmlReturn_t answer_handle(const struct wk_call *call, unsigned minor, nvmlDevice_t *device)
+{
+    if (call->state.gpus[minor].lost)
+        return NVML_ERROR_GPU_IS_LOST;
+    *device = wk_handle(minor);
+    return NVML_SUCCESS;
+}
+
+nvmlReturn_t nvmlDeviceGetHandleByIndex_v2(unsigned int index, nvmlDevice_t *device)
+{
+    struct wk_call call;
+    nvmlReturn_t answer = wk_enter_node(&call, device != NULL);
+    if (answer == NVML_SUCCESS && index >= call.state.gpu_count)
+        answer = NVML_ERROR_INVALID_ARGUMENT;
+    if (answer == NVML_SUCCESS)
+        answer = answer_handle(&call, call.state.order[index], device);
+    return wk_leave(&call, answer);
+}
+
+nvmlReturn_t nvmlDeviceGetHandleByIndex(unsigned int index, nvmlDevice_t *device)
+{
+    return nvmlDeviceGetHandleByIndex_v2(index, device);
+}
+
+nvmlReturn_t nvmlDeviceGetHandleByUUID(const char *uuid, nvmlDevice_t *device)
+{
+    struct wk_call call;
+    nvmlReturn_t answer = wk_enter_node(&call, uuid != NULL && device != NULL);
+    if (answer == NVML_SUCCESS) {
+        answer = NVML_ERROR_NOT_FOUND;
+        for (unsigned minor = 0; minor < call.state.gpu_count; minor++)
+            if (strcasecmp(call.state.gpus[minor].uuid, uuid) == 0)
+                answer = answer_handle(&call, minor, device);
+    }
+    return wk_leave(&call, answer);
+}
+
+nvmlReturn_t nvmlDeviceGetHandleByPciBusId_v2(const char *pciBusId, nvmlDevice_t *device)
+{
+    struct wk_call call;
+    nvmlReturn_t answer = wk_enter_node(&call, pciBusId != NULL && device != NULL);
+    if (answer == NVML_SUCCESS) {
+        unsigned domain = 0, bus = 0, slot = 0, function = 0;
+        if (sscanf(pciBusId, "%x:%x:%x.%x", &domain, &bus, &slot, &function) != 4) {
+            domain = 0;
+            if (sscanf(pciBusId, "%x:%x.%x", &bus, &slot, &function) != 3)
+                answer = NVML_ERROR_INVALID_ARGUMENT;
+        }
+        if (answer == NVML_SUCCESS)
+            answer = NVML_ERROR_NOT_FOUND;
+        for (unsigned minor = 0; answer == NVML_ERROR_NOT_FOUND && minor < call.state.gpu_count; minor++)
+            if (domain == 0 && slot == 0 && function == 0 && bus == call.state.gpus[minor].pci_bus)
+                answer = answer_handle(&call, minor, device);
+    }
+    return wk_leave(&call, answer);
+}
+
+nvmlReturn_t nvmlDeviceGetHandleByPciBusId(const char *pciBusId, nvmlDevice_t *device)
+{
+    return nvmlDeviceGetHandleByPciBusId_v2(pciBusId, device);
+}
