@@ -16,7 +16,8 @@ const char *wk_sim_model_key(unsigned n)
     return n < wk_model_count ? wk_models[n].key : NULL;
 }
 
-/* FNV-1a, 64 bit: spreads any seed over a UUID; nothing depends on it being hard to invert. */
+/* FNV-1a with the finaliser of splitmix64, so that the last character too moves every bit. Nothing depends on it
+ * being hard to invert. */
 static uint64_t hash(const char *seed, unsigned minor, char salt)
 {
     uint64_t value = UINT64_C(0xcbf29ce484222325);
@@ -26,7 +27,9 @@ static uint64_t hash(const char *seed, unsigned minor, char salt)
     for (size_t part = 0; part < 2; part++)
         for (const char *c = parts[part]; *c != '\0'; c++)
             value = (value ^ (unsigned char)*c) * UINT64_C(0x100000001b3);
-    return value;
+    value = (value ^ value >> 30) * UINT64_C(0xbf58476d1ce4e5b9);
+    value = (value ^ value >> 27) * UINT64_C(0x94d049bb133111eb);
+    return value ^ value >> 31;
 }
 
 static void identify(struct wk_gpu *gpu, const char *seed, unsigned minor)
@@ -241,13 +244,23 @@ int wk_sim_reload_driver(struct wk_sim *sim)
     return finish(&change, 0);
 }
 
+int wk_sim_reboot(struct wk_sim *sim)
+{
+    struct wk_change change;
+    int error = wk_begin(sim, &change);
+    if (error != 0)
+        return error;
+    wk_restart(&change.state, change.now_ns);
+    return finish(&change, 0);
+}
+
 int wk_sim_set_boot_id(struct wk_sim *sim, const char *boot_id)
 {
     struct wk_change change;
     int error = wk_begin(sim, &change);
     if (error != 0)
         return error;
-    snprintf(change.state.boot_id, sizeof change.state.boot_id, "%s", boot_id == NULL ? wk_boot_id() : boot_id);
+    snprintf(change.state.boot_id, sizeof change.state.boot_id, "%s", boot_id);
     return finish(&change, 0);
 }
 

@@ -78,7 +78,10 @@ WK_EXPORT int wk_sim_set_profile(struct wk_sim *sim, uint32_t profile);
 /* The driver is loaded anew: limits at default, counters at 0. Load and faults are the script's and stay. */
 WK_EXPORT int wk_sim_reload_driver(struct wk_sim *sim);
 
-/* Stamps the state with another boot's id (NULL: this machine's), as if the machine had been started since. */
+/* The node is started anew, now: as a driver reload, and load and faults are gone, but for an out-of-band limit. */
+WK_EXPORT int wk_sim_reboot(struct wk_sim *sim);
+
+/* Stamps the state with another boot's id, as one left over from before the machine was last started. */
 WK_EXPORT int wk_sim_set_boot_id(struct wk_sim *sim, const char *boot_id);
 
 /* From real to manual the clock stops where it is; back, it goes on from there. */

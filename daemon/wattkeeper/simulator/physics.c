@@ -92,7 +92,12 @@ void wk_adopt_boot(struct wk_state *state)
     snprintf(state->boot_id, sizeof state->boot_id, "%s", wk_boot_id());
     state->clock_mode = WK_CLOCK_REAL;
     state->offset_ns = 0;
-    wk_load_driver(state, 0);
+    wk_restart(state, 0);
+}
+
+void wk_restart(struct wk_state *state, uint64_t now_ns)
+{
+    wk_load_driver(state, now_ns);
     for (unsigned minor = 0; minor < state->gpu_count; minor++) {
         struct wk_gpu *gpu = &state->gpus[minor];
         gpu->load_bp = 0;

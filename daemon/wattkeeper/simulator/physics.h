@@ -33,9 +33,12 @@ void wk_settle(struct wk_gpu *gpu, uint64_t now_ns);
 /* The simulated time. Real: CLOCK_BOOTTIME plus the state's offset; manual: what the state says. */
 uint64_t wk_now(const struct wk_state *state);
 
-/* Makes a state of an earlier boot one of this boot: clock real, no offset, driver loaded when the machine
- * started, limits at their defaults, counters at 0 then, no load and no faults but the out-of-band limit, which
- * a BMC keeps. A pure function, so that readers who cannot write agree with writers. */
+/* The machine has started at `now_ns`: as wk_load_driver, and no load, and of the faults only the out-of-band
+ * limit is left, for a BMC keeps it. */
+void wk_restart(struct wk_state *state, uint64_t now_ns);
+
+/* Makes a state of an earlier boot one of this boot: the clock is real, without offset, and the machine started
+ * at its 0. A pure function, so that readers who cannot write agree with writers. */
 void wk_adopt_boot(struct wk_state *state);
 
 /* The driver is loaded anew: limits at their defaults and counters at 0 from `now_ns` on. */
