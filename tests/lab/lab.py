@@ -53,8 +53,8 @@ class Lab(slurm.Client):
         slurmd_ports, metrics_ports = ports[2 : 2 + count], ports[2 + count :]
         files.slurm_conf.write_text(config.slurm_conf(files, spec, self._ctld_port, slurmd_ports))
         (files.etc / "gres.conf").write_text(config.gres_conf(files, spec))
-        for empty in ("plugstack.conf", "cgroup.conf"):
-            (files.etc / empty).touch()
+        (files.etc / "plugstack.conf").touch()
+        (files.etc / "cgroup.conf").write_text("CgroupPlugin=cgroup/v1\nConstrainDevices=no\n")
         hooks = {"prolog": "prolog.d/50-wattkeeper", "epilog": "epilog.d/50-wattkeeper", "taskprolog": "taskprolog.sh"}
         for name, shipped in hooks.items():
             self._script(files.hooks / name, config.hook_wrapper(files, shipped))
@@ -104,7 +104,7 @@ class Lab(slurm.Client):
                 for node in self.nodes.values():
                     node.agent.start(wait=False)
             self._await(lambda: (self.files.munge / "munge.sock").exists(), self.munged, "munged listens")
-            self.slurmctld.start()
+            self.start_slurmctld()  # before the nodes: a slurmd that finds nobody tries again only a second later
             for node in self.nodes.values():
                 node.slurmd.start()
             self.wait_idle()
@@ -174,7 +174,7 @@ class Lab(slurm.Client):
         if self.files.root.exists():
             keep = os.environ.get("WATTKEEPER_LAB_LOGS")
             for node in getattr(self, "nodes", {}).values():
-                node.agent.close()
+                node.close()
             if keep:
                 ignore = shutil.ignore_patterns("dev", "*.sock", "notify", "munge", "slurmd")
                 shutil.copytree(self.files.root, Path(keep) / self.files.root.name, ignore=ignore, dirs_exist_ok=True)

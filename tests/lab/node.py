@@ -9,8 +9,9 @@ from typing import Any
 from tests.lab import config
 from tests.lab.agent import Agent
 from tests.lab.processes import Daemon, environment, run
-from tests.lab.simulated import Simulation, simulate, variables
 from tests.lab.spec import Files, NodeSpec
+from wattkeeper.simulator import Simulation
+from wattkeeper.units import Milliwatts
 
 
 @dataclass(frozen=True)
@@ -35,11 +36,20 @@ class Node:
         self.spec = spec
         self.files = lab.node(name)
         self._lab = lab
-        for folder in (self.files.root, self.files.run_dir, self.files.state_dir, self.files.policies):
+        spool = self.files.root / "slurmd"
+        for folder in (self.files.root, self.files.run_dir, self.files.state_dir, self.files.policies, spool):
             folder.mkdir()
         config.make_devices(self.files, spec)
-        self.simulation: Simulation | None = simulate(self.files.simulation, spec) if spec.gpus else None
-        simulated = variables(self.simulation)
+        limit = None if spec.initial_limit_w is None else Milliwatts(spec.initial_limit_w * 1000)
+        self.simulation = Simulation.create(
+            self.files.simulation,
+            model=spec.model,
+            gpus=spec.gpus,
+            order=spec.nvml_order,
+            limit_mw=limit,
+            profile=spec.profile,
+        )
+        simulated = self.simulation.env()
         self.env = environment(lab.root, **simulated)
         exports = "".join(f"export {key}='{value}'\n" for key, value in simulated.items())
         (self.files.root / "sim.env").write_text(exports)
@@ -73,6 +83,10 @@ class Node:
     def limits_w(self) -> dict[int, float]:
         """The requested limit of every GPU, by minor number, in watts."""
         return {minor: gpu.requested_w for minor, gpu in self.gpus().items()}
+
+    def close(self) -> None:
+        self.agent.close()
+        self.simulation.close()
 
     def spooled(self) -> list[Path]:
         """The events that wait for the agent, oldest first."""

@@ -76,7 +76,11 @@ class Daemon:
         with self.log.open("ab") as output:
             self._child = subprocess.Popen(
                 [program(self.argv[0]), *self.argv[1:]],
-                env=self.env, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True
+                env=self.env,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
             )
 
     @property

@@ -5,6 +5,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from wattkeeper.simulator import Profile
+
 REPO = Path(__file__).resolve().parents[2]
 
 BASELINE_POLICY = """\
@@ -27,7 +29,7 @@ class NodeSpec:
     nvml_order: tuple[int, ...] | None = None
     initial_limit_w: int | None = None
     cpus: int = 16
-    simulation: Mapping[str, Any] = field(default_factory=dict)
+    profile: Profile = "none"
     settings: Mapping[str, Any] = field(default_factory=dict)
 
     @property
