@@ -103,6 +103,14 @@ def compile_library(output: Path, *, header_folder: Path | None = None, flags: S
     return output
 
 
+def refresh_in_tree() -> Path:
+    """Compiles into the source tree unless what is there is newer than every source. Raises CannotBuildError."""
+    sources = [Path(__file__), *SOURCES.glob("*.[ch]")]
+    if IN_TREE.is_file() and IN_TREE.stat().st_mtime > max(source.stat().st_mtime for source in sources):
+        return IN_TREE
+    return compile_library(IN_TREE)
+
+
 class SimulatorBuildHook(BuildHookInterface):  # type: ignore[misc,unused-ignore]  # hatchling carries no types here
     """Puts the library into wheels, and into the source tree for editable installations."""
 

@@ -145,11 +145,11 @@ static void sleep_ns(long nanoseconds)
         prctl(PR_SET_TIMERSLACK, (unsigned long)slack, 0, 0, 0);
 }
 
-static uint64_t monotonic_ms(void)
+static uint64_t monotonic_ns(void)
 {
     struct timespec time;
     clock_gettime(CLOCK_MONOTONIC, &time);
-    return (uint64_t)time.tv_sec * 1000 + (uint64_t)time.tv_nsec / 1000000;
+    return (uint64_t)time.tv_sec * 1000000000 + (uint64_t)time.tv_nsec;
 }
 
 static nvmlReturn_t take_state(struct wk_call *call)
@@ -163,11 +163,11 @@ static nvmlReturn_t take_state(struct wk_call *call)
 /* Blocks for as long as the GPU hangs; the call then goes on, late. */
 static nvmlReturn_t sit_out_hang(struct wk_call *call)
 {
-    uint64_t start_ms = monotonic_ms();
+    uint64_t start_ns = monotonic_ns();
     nvmlReturn_t answer = NVML_SUCCESS;
     for (;;) {
         const struct wk_gpu *gpu = &call->state.gpus[call->minor];
-        if (!gpu->hang || (gpu->hang_ms != 0 && monotonic_ms() - start_ms >= gpu->hang_ms))
+        if (!gpu->hang || (gpu->hang_ms != 0 && monotonic_ns() - start_ns >= gpu->hang_ms * UINT64_C(1000000)))
             return NVML_SUCCESS;
         sleep_ns(HANG_POLL_NS);
         answer = take_state(call);

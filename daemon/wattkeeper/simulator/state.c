@@ -46,28 +46,39 @@ void wk_unlock(int lock)
     close(lock);
 }
 
-/* Whether the figures of a copied state can be worked with; ends every text in it. */
-static bool make_sound(struct wk_state *state)
+/* Whether a text ends within its place and is such as clients can decode. */
+static bool is_text(const char *text, size_t size)
+{
+    for (size_t i = 0; i < size; i++) {
+        if (text[i] == '\0')
+            return true;
+        if (text[i] < ' ' || text[i] > '~')
+            return false;
+    }
+    return false;
+}
+
+/* Whether a copied state can be worked with: a damaged one must not harm a client. */
+static bool is_sound(const struct wk_state *state)
 {
     if (state->gpu_count > WK_MAX_GPUS || state->clock_mode > WK_CLOCK_MANUAL ||
-        state->profile > WK_PROFILE_DRIVER)
+        state->profile > WK_PROFILE_DRIVER || !is_text(state->boot_id, sizeof state->boot_id))
         return false;
-    state->boot_id[sizeof state->boot_id - 1] = '\0';
     unsigned seen = 0;
     for (unsigned i = 0; i < state->gpu_count; i++) {
-        struct wk_gpu *gpu = &state->gpus[i];
+        const struct wk_gpu *gpu = &state->gpus[i];
         const struct wk_model *model = &gpu->model;
         if (state->order[i] >= state->gpu_count || (seen & 1u << state->order[i]) != 0)
             return false;
         seen |= 1u << state->order[i];
         if (model->min_mw > model->default_mw || model->default_mw > model->max_mw ||
             model->max_mw > MAX_PLAUSIBLE_MW || model->idle_mw > model->peak_mw ||
-            model->peak_mw > MAX_PLAUSIBLE_MW || model->peak_mw == 0 || gpu->load_bp > 10000)
+            model->peak_mw > MAX_PLAUSIBLE_MW || model->peak_mw == 0 || gpu->load_bp > 10000 ||
+            gpu->hang > 1 || gpu->lost > 1 || gpu->set_ignored > 1 || gpu->set_refused > 1)
             return false;
-        gpu->model.key[sizeof model->key - 1] = '\0';
-        gpu->model.name[sizeof model->name - 1] = '\0';
-        gpu->uuid[sizeof gpu->uuid - 1] = '\0';
-        gpu->serial[sizeof gpu->serial - 1] = '\0';
+        if (!is_text(model->key, sizeof model->key) || !is_text(model->name, sizeof model->name) ||
+            !is_text(gpu->uuid, sizeof gpu->uuid) || !is_text(gpu->serial, sizeof gpu->serial))
+            return false;
     }
     return true;
 }
@@ -222,7 +233,7 @@ int wk_read(const struct wk_sim *sim, struct wk_state *state, uint64_t *now_ns)
             sched_yield();
             continue;
         }
-        if (!make_sound(state))
+        if (!is_sound(state))
             return EBADMSG;
         wk_adopt_boot(state);
         *now_ns = wk_now(state);
@@ -236,7 +247,7 @@ int wk_read(const struct wk_sim *sim, struct wk_state *state, uint64_t *now_ns)
     if (lock < 0)
         return -lock;
     error = copy_published(sim, atomic_load(&sim->file->sequence), state);
-    if (error == 0 && !make_sound(state))
+    if (error == 0 && !is_sound(state))
         error = EBADMSG;
     if (error == 0) {
         wk_adopt_boot(state);
@@ -257,7 +268,7 @@ int wk_begin(struct wk_sim *sim, struct wk_change *change)
     change->sequence = atomic_load(&sim->file->sequence) | 1u;
     atomic_store(&sim->file->sequence, change->sequence);
     memcpy(&change->state, &sim->file->slots[change->sequence / 2 % 2], sizeof change->state);
-    if (!make_sound(&change->state)) {
+    if (!is_sound(&change->state)) {
         wk_abandon(change);
         return EBADMSG;
     }
