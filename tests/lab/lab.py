@@ -103,7 +103,7 @@ class Lab(slurm.Client):
             if self.spec.agents:
                 for node in self.nodes.values():
                     node.agent.start(wait=False)
-            self._await(lambda: (self.files.munge / "munge.sock").exists(), self.munged, "munged listens")
+            self._await((self.files.munge / "munge.sock").exists, self.munged, "munged listens")
             self.start_slurmctld()  # before the nodes: a slurmd that finds nobody tries again only a second later
             for node in self.nodes.values():
                 node.slurmd.start()

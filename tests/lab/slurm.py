@@ -50,7 +50,7 @@ class Client:
         self._out = out
 
     def _run(self, *argv: str, env: Mapping[str, str] | None = None, stdin: str | None = None, **more: bool) -> str:
-        return run(argv, {**self.env, **(env or {})}, stdin=stdin, **more).stdout  # type: ignore[arg-type]
+        return run(argv, {**self.env, **(env or {})}, stdin=stdin, **more).stdout
 
     def sbatch(self, script: str, *options: str, env: Mapping[str, str] | None = None) -> int:
         """Submits a script (its text, with or without the first line) and returns the job's id.
@@ -124,7 +124,7 @@ class Client:
     def node_states(self) -> dict[str, str]:
         """`{node: state}` as sinfo has it; empty while slurmctld does not answer."""
         text = self._run("sinfo", "-h", "-N", "-p", "gpu", "-o", "%N %T", check=False)
-        return dict(line.split()[:2] for line in text.splitlines())  # type: ignore[misc]
+        return dict(line.split()[:2] for line in text.splitlines())
 
     def slurmctld_answers(self) -> bool:
         return "UP" in self._run("scontrol", "ping", check=False)
