@@ -143,8 +143,10 @@ def main() -> int:
     given = parser.parse_args()
     node = NodeSpec(gpus=given.gpus, model=given.model, shards=given.shards)
     spec = LabSpec((node,) * given.nodes, agents=not given.no_agents, prometheus=not given.no_prometheus)
-    commands = {"down": down, "status": status, "shell": shell, "hold": lambda: hold(spec)}
+    commands = {"down": down, "status": status, "shell": shell}
     try:
+        if given.command == "hold":
+            hold(spec)
         return up(sys.argv[2:]) if given.command == "up" else commands[given.command]()
     except LabError as error:
         sys.stderr.write(f"{error}\n")
