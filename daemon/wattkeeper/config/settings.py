@@ -1,0 +1,333 @@
+"""The agent's settings, ``/etc/wattkeeper/wattkeeper.yaml``: YAML in, ``Settings`` out, or every problem at once."""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, cast
+
+from wattkeeper.config.walk import Walk, join, raise_if_any
+from wattkeeper.config.yaml_lines import Items, Node, Null, Table, Text, parse, read_text
+from wattkeeper.core.policy import Watts
+from wattkeeper.core.request import parse_amount
+from wattkeeper.errors import Problem
+from wattkeeper.model import GpuUuid
+from wattkeeper.text import printable
+from wattkeeper.units import Milliwatts
+
+DEFAULT_PATH = Path("/etc/wattkeeper/wattkeeper.yaml")
+
+GpuName = int | GpuUuid
+"""A GPU as settings name it: its minor number or its UUID."""
+
+SETTINGS_KEYS = (
+    "mode",
+    "node",
+    "interval",
+    "run_dir",
+    "state_dir",
+    "policies",
+    "gpus",
+    "metrics",
+    "slurm",
+    "drift",
+    "on_stop",
+)
+_GPU_KEYS = ("library", "include", "exclude", "map", "baseline", "exceed_baseline")
+_METRICS_KEYS = ("listen", "web_config", "textfile", "job_labels", "grace")
+_SLURM_KEYS = ("lookup", "conf", "bin_dir", "timeout", "event_users", "strict")
+_GPU_NAMES = "minor numbers such as 0, UUIDs such as GPU-1c2d…"
+_UUID = re.compile(r"(?:GPU|MIG)-[0-9A-Za-z/-]{1,80}")
+_LISTEN = re.compile(r"(?:\[(?P<six>[0-9A-Fa-f:.]+)\]|(?P<host>[A-Za-z0-9._-]*)):(?P<port>[0-9]{1,5})")
+_WORD = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.$-]{0,254}")
+
+
+@dataclass(frozen=True, slots=True)
+class Listen:
+    """Where the metrics are served: a host name or address, and a TCP port."""
+
+    host: str
+    port: int
+
+
+@dataclass(frozen=True, slots=True)
+class GpuSettings:
+    """``gpus``. ``include`` None: all of the node's. ``map``: GRES index to GPU, over whatever Slurm says.
+
+    ``baseline`` as pairs: the first glob that fits NVML's name, any case, declares that model's baseline.
+    """
+
+    library: Path | None = None
+    include: tuple[GpuName, ...] | None = None
+    exclude: tuple[GpuName, ...] = ()
+    map: tuple[tuple[int, GpuName], ...] | None = None
+    baseline: Literal["found", "default"] | tuple[tuple[str, Milliwatts], ...] = "found"
+    exceed_baseline: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class MetricsSettings:
+    """``metrics``. ``listen`` None closes the port; ``grace`` in seconds."""
+
+    listen: Listen | None = Listen("127.0.0.1", 9745)
+    web_config: Path | None = None
+    textfile: Path | None = None
+    job_labels: Literal["full", "id", "none"] = "id"
+    grace: float = 300.0
+
+
+@dataclass(frozen=True, slots=True)
+class SlurmSettings:
+    """``slurm``. ``timeout`` in seconds, of a look-up; ``conf`` and ``bin_dir`` None: wherever Slurm's own are."""
+
+    lookup: Literal["auto", "pyslurm", "scontrol", "off"] = "auto"
+    conf: Path | None = None
+    bin_dir: Path | None = None
+    timeout: float = 2.0
+    event_users: tuple[str, ...] = ("root",)
+    strict: Literal["off", "fail"] = "off"
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Everything the settings file says. ``interval`` in seconds, of the agent's tick."""
+
+    mode: Literal["enforce", "observe"] = "enforce"
+    node: str | None = None
+    interval: float = 5.0
+    run_dir: Path = Path("/run/wattkeeper")
+    state_dir: Path = Path("/var/lib/wattkeeper")
+    policies: Path = Path("/etc/wattkeeper/policies.d")
+    gpus: GpuSettings = GpuSettings()
+    metrics: MetricsSettings = MetricsSettings()
+    slurm: SlurmSettings = SlurmSettings()
+    drift: Literal["repair", "report", "yield"] = "repair"
+    on_stop: Literal["restore-idle", "keep", "restore"] = "restore-idle"
+
+
+_DEFAULTS = Settings()
+
+
+def load_settings(path: Path) -> Settings:
+    """The settings in a file. Raises ``ConfigError`` with every problem, or where the file cannot be read."""
+    return parse_settings(str(path), read_text(path))
+
+
+def parse_settings(file: str, text: str) -> Settings:
+    """The settings that a text says; what it leaves out, or an empty text, has its default. No I/O.
+
+    ``file`` is the name for messages. Raises ``ConfigError`` with every problem at once.
+    """
+    root, found = parse(file, text)
+    problems: list[Problem] = list(found)
+    settings = Settings() if root is None else _settings(_Section(Walk(file, problems), root, "", SETTINGS_KEYS))
+    raise_if_any(problems)
+    return settings
+
+
+class _Section:
+    """One mapping of the settings. Each reader gives the default where the key is missing or was noted as wrong."""
+
+    def __init__(self, walk: Walk, node: Node, path: str, keys: tuple[str, ...]) -> None:
+        self.walk = walk
+        self.path = path
+        self.known = {name: value for name, (_, value) in walk.table(node, path, keys).items()}
+
+    def at(self, key: str) -> str:
+        return join(self.path, key)
+
+    def section(self, key: str, keys: tuple[str, ...]) -> "_Section":
+        node = self.known.get(key, Table((), 0))
+        return _Section(self.walk, node, self.at(key), keys)
+
+    def is_null(self, key: str) -> bool:
+        return isinstance(self.known.get(key), Null)
+
+    def choice(self, key: str, allowed: tuple[str, ...], default: str) -> str:
+        if key not in self.known:
+            return default
+        return self.walk.choice(self.known[key], self.at(key), allowed) or default
+
+    def flag(self, key: str, *, default: bool) -> bool:
+        found = self.walk.flag(self.known[key], self.at(key)) if key in self.known else None
+        return default if found is None else found
+
+    def duration(self, key: str, default: float, least: float, most: float, allowed: str) -> float:
+        if key not in self.known:
+            return default
+        found = self.walk.duration(self.known[key], self.at(key), least, most, allowed)
+        return default if found is None else found
+
+    def path_or_none(self, key: str) -> Path | None:
+        if key not in self.known or self.is_null(key):
+            return None
+        node = self.known[key]
+        text = self.walk.text(node, self.at(key), "an absolute path")
+        if text is None:
+            return None
+        if not text.startswith("/"):
+            self.walk.error(node, self.at(key), f"'{printable(text, 60)}' is not an absolute path: begin it with /")
+            return None
+        return Path(text)
+
+    def directory(self, key: str, default: Path) -> Path:
+        if self.is_null(key):
+            self.walk.error(self.known[key], self.at(key), "has no value", "an absolute path")
+        return self.path_or_none(key) or default
+
+    def word(self, node: Node, path: str) -> str | None:
+        text = self.walk.text(node, path)
+        if text is None or _WORD.fullmatch(text):
+            return text
+        self.walk.error(node, path, f"'{printable(text, 60)}' is not a name")
+        return None
+
+
+def _settings(top: _Section) -> Settings:
+    bounds = "100ms to 1h, such as 5s"
+    return Settings(
+        mode=cast("Literal['enforce', 'observe']", top.choice("mode", ("enforce", "observe"), "enforce")),
+        node=None if "node" not in top.known or top.is_null("node") else top.word(top.known["node"], "node"),
+        interval=top.duration("interval", _DEFAULTS.interval, 0.1, 3600, bounds),
+        run_dir=top.directory("run_dir", _DEFAULTS.run_dir),
+        state_dir=top.directory("state_dir", _DEFAULTS.state_dir),
+        policies=top.directory("policies", _DEFAULTS.policies),
+        gpus=_gpus(top.section("gpus", _GPU_KEYS)),
+        metrics=_metrics(top.section("metrics", _METRICS_KEYS)),
+        slurm=_slurm(top.section("slurm", _SLURM_KEYS)),
+        drift=cast(
+            "Literal['repair', 'report', 'yield']", top.choice("drift", ("repair", "report", "yield"), "repair")
+        ),
+        on_stop=cast(
+            "Literal['restore-idle', 'keep', 'restore']",
+            top.choice("on_stop", ("restore-idle", "keep", "restore"), "restore-idle"),
+        ),
+    )
+
+
+def _gpus(section: _Section) -> GpuSettings:
+    return GpuSettings(
+        library=section.path_or_none("library"),
+        include=None if section.is_null("include") else _gpu_names(section, "include"),
+        exclude=_gpu_names(section, "exclude") or (),
+        map=_map(section),
+        baseline=_baseline(section),
+        exceed_baseline=section.flag("exceed_baseline", default=False),
+    )
+
+
+def _metrics(section: _Section) -> MetricsSettings:
+    if "web_config" in section.known and not section.is_null("web_config"):
+        text = "not supported in this release: put a proxy that authenticates before the port, or listen on loopback"
+        section.walk.error(section.known["web_config"], section.at("web_config"), text, "null")
+    labels = section.choice("job_labels", ("full", "id", "none"), "id")
+    return MetricsSettings(
+        listen=_listen(section),
+        textfile=section.path_or_none("textfile"),
+        job_labels=cast("Literal['full', 'id', 'none']", labels),
+        grace=section.duration("grace", _DEFAULTS.metrics.grace, 0, 86_400, "0s to 1d, such as 5m"),
+    )
+
+
+def _slurm(section: _Section) -> SlurmSettings:
+    lookup = section.choice("lookup", ("auto", "pyslurm", "scontrol", "off"), "auto")
+    users: tuple[str, ...] = _DEFAULTS.slurm.event_users
+    if "event_users" in section.known:
+        path = section.at("event_users")
+        texts = section.walk.one_or_more(section.known["event_users"], path)
+        users = tuple(dict.fromkeys(name for text in texts if (name := section.word(text, path)) is not None))
+    return SlurmSettings(
+        lookup=cast("Literal['auto', 'pyslurm', 'scontrol', 'off']", lookup),
+        conf=section.path_or_none("conf"),
+        bin_dir=section.path_or_none("bin_dir"),
+        timeout=section.duration("timeout", _DEFAULTS.slurm.timeout, 0.05, 60, "50ms to 1m, such as 2s"),
+        event_users=users,
+        strict=cast("Literal['off', 'fail']", section.choice("strict", ("off", "fail"), "off")),
+    )
+
+
+def _listen(section: _Section) -> Listen | None:
+    default = _DEFAULTS.metrics.listen
+    if "listen" not in section.known:
+        return default
+    node, path, allowed = section.known["listen"], section.at("listen"), '"127.0.0.1:9745", "[::1]:9745", null'
+    if isinstance(node, Null):
+        return None
+    text = section.walk.text(node, path, allowed)
+    found = _LISTEN.fullmatch(text) if text is not None else None
+    if text is None:
+        return default
+    if found is None or not int(found["port"]) <= 65_535:
+        section.walk.error(node, path, f"'{printable(text, 60)}' is not host:port", allowed)
+        return default
+    host = found["six"] or found["host"]
+    if not host:
+        section.walk.error(node, path, f"'{printable(text, 60)}' names no host: 0.0.0.0 is every address", allowed)
+        return default
+    return Listen(host, int(found["port"]))
+
+
+def _gpu_names(section: _Section, key: str) -> tuple[GpuName, ...] | None:
+    """A list of GPUs, which may be empty; None where the key is missing."""
+    if key not in section.known:
+        return None
+    node, path = section.known[key], section.at(key)
+    if isinstance(node, Items) and not node.items:
+        return ()
+    names = [_gpu_name(section.walk, text, path) for text in section.walk.one_or_more(node, path)]
+    return tuple(dict.fromkeys(name for name in names if name is not None))
+
+
+def _gpu_name(walk: Walk, node: Node, path: str) -> GpuName | None:
+    text = walk.text(node, path, _GPU_NAMES)
+    if text is None:
+        return None
+    if re.fullmatch(r"[0-9]{1,3}", text):
+        return int(text)
+    if _UUID.fullmatch(text):
+        return GpuUuid(text)
+    walk.error(node, path, f"'{printable(text, 60)}' names no GPU", _GPU_NAMES)
+    return None
+
+
+def _map(section: _Section) -> tuple[tuple[int, GpuName], ...] | None:
+    """``{0: 4, 1: GPU-…}``, or a list in the order of GRES indices."""
+    if "map" not in section.known or section.is_null("map"):
+        return None
+    node, path, walk = section.known["map"], section.at("map"), section.walk
+    pairs: list[tuple[int, GpuName]] = []
+    if not isinstance(node, Table):
+        for at, item in enumerate(walk.items(node, path)):
+            name = _gpu_name(walk, item, f"{path}[{at}]")
+            pairs += [] if name is None else [(at, name)]
+    else:
+        for key, value in node.entries:
+            if not re.fullmatch(r"0|[1-9][0-9]{0,2}", key.value):
+                walk.error(key, path, f"'{printable(key.value, 60)}' is not a GRES index", "0, 1, 2 …")
+                continue
+            name = _gpu_name(walk, value, f"{path}.{key.value}")
+            pairs += [] if name is None else [(int(key.value), name)]
+    if len({name for _, name in pairs}) < len(pairs):
+        walk.error(node, path, "names one GPU twice")
+    return tuple(pairs)
+
+
+def _baseline(section: _Section) -> Literal["found", "default"] | tuple[tuple[str, Milliwatts], ...]:
+    if "baseline" not in section.known:
+        return "found"
+    node, path, walk = section.known["baseline"], section.at("baseline"), section.walk
+    if not isinstance(node, Table):
+        allowed = ("found", "default")
+        text = walk.text(node, path, 'found, default, {"*A100*": 400W}')
+        if text is not None and text not in allowed:
+            walk.error(node, path, f"'{printable(text, 60)}' is unknown", 'found, default, {"*A100*": 400W}')
+        return "default" if text == "default" else "found"
+    return tuple(pair for key, value in node.entries if (pair := _declared(walk, key, value, path)) is not None)
+
+
+def _declared(walk: Walk, key: Text, value: Node, path: str) -> tuple[str, Milliwatts] | None:
+    here = join(path, printable(key.value, 60))
+    text = walk.text(value, here, "watts, such as 400W")
+    amount = None if text is None else parse_amount(text)
+    if text is not None and not isinstance(amount, Watts):
+        walk.error(value, here, f"'{printable(text, 60)}' is not a number of watts", "400W, 0.4kW")
+    return (key.value, amount.limit_mw) if isinstance(amount, Watts) else None

@@ -1,0 +1,80 @@
+"""``when``: which jobs, nodes and GPUs a rule or ceiling is for."""
+
+import re
+from typing import Literal, cast
+
+from wattkeeper.config.walk import Walk, join
+from wattkeeper.config.yaml_lines import Node, Text
+from wattkeeper.core.hostlist import HostlistError, expand
+from wattkeeper.core.policy import Compare, Glob, Hosts, Pattern, Selector, When
+from wattkeeper.text import printable
+
+_COUNTS = ("gpus", "num_nodes")
+_NO_COMMAS = frozenset({"user", "account", "partition", "reservation", "constraint"})
+_NOT_BUILT = {
+    "group": "name users or accounts instead",
+    "qos": "Slurm's hooks do not tell it; select by account, partition or reservation instead",
+    "job_name": "Slurm's hooks do not tell it; select by account, partition or constraint instead",
+    "schedule": "exchange the policy file at the time, from cron, and run `systemctl reload wattkeeper` instead",
+}
+_FIELDS = ("user", "account", "partition", "reservation", "constraint", *_COUNTS, "node", "gpu_model")
+_KEYS = (*_FIELDS, "not")
+_COMPARE = re.compile(r"(==|!=|<=|>=|=|<|>|)\s*([0-9]{1,6})")
+
+_Op = Literal["==", "!=", "<", "<=", ">", ">="]
+
+
+def read_when(walk: Walk, node: Node, path: str) -> When:
+    """A ``when`` mapping; what is wrong with it is noted and left out."""
+    selectors: list[Selector] = []
+    negated: When | None = None
+    known = walk.table(node, path, _KEYS, refused=tuple(_NOT_BUILT))
+    for name, (key, value) in known.items():
+        here = join(path, name)
+        if name in _NOT_BUILT:
+            walk.error(key, here, f"not supported in this release: {_NOT_BUILT[name]}", ", ".join(_KEYS))
+        elif name == "not":
+            negated = read_when(walk, value, here)
+            if not negated.selectors and negated.negated is None and not _entries(value):
+                walk.error(value, here, "is empty, so that nothing would ever match: leave it out")
+        else:
+            patterns = [found for text in walk.one_or_more(value, here) for found in _patterns(walk, name, text, here)]
+            if patterns:
+                selectors.append(Selector(name, tuple(dict.fromkeys(patterns))))
+    return When(tuple(selectors), negated)
+
+
+def _entries(node: Node) -> int:
+    return len(getattr(node, "entries", "x"))
+
+
+def _patterns(walk: Walk, field: str, text: Text, path: str) -> list[Pattern]:
+    value = text.value.strip()
+    if field in _COUNTS:
+        return _count(walk, value, text, path)
+    if field == "node":
+        return _nodes(walk, value, text, path)
+    if field in _NO_COMMAS and "," in value:
+        walk.error(text, path, f"'{printable(value, 60)}' holds a comma: write a list, [a, b]")
+        return []
+    return [Glob(value)]
+
+
+def _count(walk: Walk, value: str, text: Text, path: str) -> list[Pattern]:
+    found = _COMPARE.fullmatch(value)
+    if found is None:
+        walk.error(text, path, f"'{printable(value, 60)}' is not a count or comparison", '2, ">=2", "<8", "!=1"')
+        return []
+    op = found[1] if found[1] not in {"", "="} else "=="
+    return [Compare(cast("_Op", op), int(found[2]))]
+
+
+def _nodes(walk: Walk, value: str, text: Text, path: str) -> list[Pattern]:
+    """A hostlist; what has ``*`` or ``?`` in it is a pattern."""
+    if "*" in value or "?" in value:
+        return [Glob(item.strip()) for item in value.split(",") if item.strip()]
+    try:
+        return [Hosts(frozenset(expand(value)))]
+    except HostlistError as error:
+        walk.error(text, path, f"not a hostlist: {printable(str(error))}", "node7, node[1-4,07-10], gpu*")
+        return []
