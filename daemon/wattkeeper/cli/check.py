@@ -1,0 +1,154 @@
+"""``wattkeeper check``: settings and policies, validated before they are used."""
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import click
+
+from wattkeeper.config.policy import POLICY_KEYS, load_policies
+from wattkeeper.config.settings import DEFAULT_PATH, SETTINGS_KEYS, load_settings
+from wattkeeper.config.yaml_lines import Table, parse, read_text
+from wattkeeper.errors import ConfigError, Problem
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What came of one file or folder. ``kind`` None: it could not be told what it is."""
+
+    file: str
+    kind: str | None
+    text: str
+    problems: tuple[Problem, ...]
+
+    @property
+    def ok(self) -> bool:
+        """True where it can be used."""
+        return all(problem.warning for problem in self.problems)
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  wattkeeper check                       what this node's agent would read
+  wattkeeper check new-policy.yaml       one policy, before it is installed
+  wattkeeper check -W policies.d         a folder as one policy; warnings count as errors (for CI)
+  wattkeeper check --json | jq .problems
+
+\b
+Each problem is one line: FILE:LINE: PATH: what is wrong (allowed: what may stand there).
+Exit codes: 0 usable, perhaps with warnings; 1 something cannot be used; 2 wrong use."""
+)
+@click.argument("files", nargs=-1, metavar="[FILE]...", type=click.Path(path_type=Path))
+@click.option(
+    "--config", type=click.Path(path_type=Path), help=f"Settings to check, with their policies [{DEFAULT_PATH}]."
+)
+@click.option("-W", "--strict-warnings", is_flag=True, help="Exit 1 on warnings too.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@click.pass_context
+def check(
+    context: click.Context, files: tuple[Path, ...], config: Path | None, strict_warnings: bool, as_json: bool
+) -> None:
+    """Validate settings and policies, and show every mistake with its line.
+
+    Without FILE: the agent's settings, and the policies that they name. FILE is a settings file, a policy file, or a
+    folder of policy files that make one policy together; which of them it is shows in its keys. Each FILE is checked
+    by itself. Nothing is changed, and no agent is needed; a running one takes files over with
+    `systemctl reload wattkeeper`.
+    """
+    if files and config:
+        raise click.UsageError("name FILEs, or --config, not both")
+    reports = (
+        [_check_file(file) for file in dict.fromkeys(files)] if files else _check_installed(config or DEFAULT_PATH)
+    )
+    click.echo(_as_json(reports) if as_json else _as_text(reports))
+    doubtful = strict_warnings and any(report.problems for report in reports)
+    context.exit(0 if all(report.ok for report in reports) and not doubtful else 1)
+
+
+def _check_installed(config: Path) -> list[Report]:
+    """The settings and, where they can be read, the policies that they name."""
+    try:
+        settings = load_settings(config)
+    except ConfigError as error:
+        return [Report(str(config), "settings", "", error.problems)]
+    return [Report(str(config), "settings", f"settings, mode {settings.mode}", ()), _check_policy(settings.policies)]
+
+
+def _check_file(file: Path) -> Report:
+    try:
+        kind = "policy" if file.is_dir() else _kind_of(file)
+        if kind == "policy":
+            return _check_policy(file)
+        settings = load_settings(file)
+    except ConfigError as error:
+        return Report(str(file), None, "", error.problems)
+    return Report(str(file), "settings", f"settings, mode {settings.mode}", ())
+
+
+def _kind_of(file: Path) -> str:
+    """``settings`` or ``policy``, by the keys at the top. Raises ``ConfigError`` where they are of neither."""
+    root, _ = parse(str(file), read_text(file))
+    keys = {key.value for key, _ in root.entries} if isinstance(root, Table) else set[str]()
+    settings, policy = len(keys & set(SETTINGS_KEYS)), len(keys & set(POLICY_KEYS))
+    if not settings and not policy:
+        allowed = f"(allowed: {', '.join(POLICY_KEYS)}; or {', '.join(SETTINGS_KEYS)})"
+        text = f"neither a policy nor settings: no key at the top is of either {allowed}"
+        raise ConfigError((Problem(str(file), 1, "", text),))
+    return "settings" if settings > policy else "policy"
+
+
+def _check_policy(path: Path) -> Report:
+    try:
+        policy, warnings = load_policies(path)
+    except ConfigError as error:
+        return Report(str(path), "policy", "", error.problems)
+    parts = [_count(len(policy.rules), "rule"), _count(len(policy.ceilings), "ceiling")]
+    parts.append(_count(len(policy.profiles), "profile"))
+    return Report(str(path), "policy", f"policy of {', '.join(parts)}", warnings)
+
+
+def _as_text(reports: list[Report]) -> str:
+    """Each problem on its line, then what is usable, then the sum."""
+    problems = [problem for report in reports for problem in report.problems]
+    lines = [str(problem) for problem in problems]
+    lines += [f"{report.file}: fine: {report.text}" for report in reports if report.ok]
+    if problems:
+        errors, warnings = _sums(problems)
+        lines.append(f"{_count(errors, 'error')}, {_count(warnings, 'warning')}")
+    return "\n".join(lines)
+
+
+def _as_json(reports: list[Report]) -> str:
+    problems = [problem for report in reports for problem in report.problems]
+    errors, warnings = _sums(problems)
+    return json.dumps(
+        {
+            "ok": not errors,
+            "errors": errors,
+            "warnings": warnings,
+            "files": [{"file": report.file, "kind": report.kind, "ok": report.ok} for report in reports],
+            "problems": [
+                {
+                    "file": problem.file,
+                    "line": problem.line or None,
+                    "path": problem.path,
+                    "severity": "warning" if problem.warning else "error",
+                    "text": problem.text,
+                }
+                for problem in problems
+            ],
+        },
+        indent=2,
+    )
+
+
+def _sums(problems: Iterable[Problem]) -> tuple[int, int]:
+    """How many errors and how many warnings."""
+    warnings = [problem.warning for problem in problems]
+    return warnings.count(False), warnings.count(True)
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
