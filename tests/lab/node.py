@@ -30,6 +30,23 @@ class GpuView:
     energy_j: float
 
 
+@dataclass(frozen=True)
+class SpooledEvent:
+    event: str
+    path: Path
+    env: dict[str, str]
+
+    @property
+    def job(self) -> int:
+        return int(self.env["SLURM_JOB_ID"])
+
+
+def parse_environment(block: bytes) -> dict[str, str]:
+    """Variables of a NUL-separated block, as a hook leaves it."""
+    texts = block.decode(errors="surrogateescape").split("\0")
+    return dict(text.partition("=")[::2] for text in texts if "=" in text)
+
+
 class Node:
     def __init__(self, name: str, spec: NodeSpec, lab: Files, metrics_port: int) -> None:
         self.name = name
@@ -88,7 +105,12 @@ class Node:
         self.agent.close()
         self.simulation.close()
 
-    def spooled(self) -> list[Path]:
+    def spooled(self) -> list[SpooledEvent]:
         """The events that wait for the agent, oldest first."""
         folder = self.files.run_dir / "spool"
-        return sorted(path for path in folder.glob("*") if path.suffix in (".prolog", ".epilog"))
+        paths = sorted(path for path in folder.glob("*") if path.suffix in (".prolog", ".epilog"))
+        return [SpooledEvent(path.suffix[1:], path, parse_environment(path.read_bytes())) for path in paths]
+
+    def clear_spool(self) -> None:
+        for event in self.spooled():
+            event.path.unlink(missing_ok=True)

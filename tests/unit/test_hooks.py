@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from tests.lab.listener import Listener, running_as_root, uptime_s
 from tests.lab.spec import REPO
 from tests.lab.waiting import record
-from tests.unit.hook_agent import Listener, running_as_root, uptime_s
 
 HOOKS = {event: REPO / "deploy" / "slurm" / f"{event}.d" / "50-wattkeeper" for event in ("prolog", "epilog")}
 BOUND_S = {"prolog": 2.0, "epilog": 0.5}

@@ -9,9 +9,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from tests.lab.listener import Listener
 from tests.lab.spec import REPO
 from tests.lab.waiting import record
-from tests.unit.hook_agent import Listener
 
 SNIPPET = REPO / "deploy" / "slurm" / "taskprolog.sh"
 BATCH = {"SLURM_JOB_ID": "12", "SLURM_JOB_GPUS": "0,1", "SLURM_PROCID": "0", "SLURM_NODEID": "0"}
@@ -73,6 +73,23 @@ def test_no_second_line_reaches_slurm(shell: list[str], run_dir: Path) -> None:
     """A line that begins with `export` would change the job's environment."""
     with Listener(run_dir / "read.sock", body=LINE + b"\nexport LD_PRELOAD=/evil\n"):
         assert run(shell, run_dir).stdout == b"print " + LINE + b"\n"
+
+
+@pytest.mark.parametrize("inherited", [{}, {"SLURM_STEP_ID": "0"}, {"SLURM_STEP_ID": "4294967290"}])
+@pytest.mark.parametrize(("step", "speaks"), [("12.batch", True), ("12.0", False), ("12.interactive", False)])
+def test_the_title_of_slurmstepd_tells_the_step(
+    shell: list[str], run_dir: Path, step: str, speaks: bool, inherited: dict[str, str]
+) -> None:
+    """`sbatch` called in a step passes SLURM_STEP_ID on to the batch script."""
+    title = f"slurmstepd: [{step}]"
+    with subprocess.Popen([title, "30"], executable=shutil.which("sleep")) as task:
+        try:
+            with Listener(run_dir / "read.sock", body=LINE):
+                done = run(shell, run_dir, {"SLURM_TASK_PID": str(task.pid), **inherited})
+        finally:
+            task.kill()
+    assert done.stdout == (b"print " + LINE + b"\n" if speaks else b"")
+    assert (done.returncode, done.stderr) == (0, b"")
 
 
 @pytest.mark.parametrize("status", [204, 403, 404, 500])

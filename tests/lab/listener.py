@@ -1,4 +1,4 @@
-"""A stand-in for the agent's events.sock: real HTTP on a real unix socket, behaviour set by the test."""
+"""A stand-in for the agent's sockets: real HTTP on a real unix socket, behaviour set by the test."""
 
 import os
 import socketserver
@@ -40,6 +40,7 @@ class Listener(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
 
     def __init__(self, path: Path, status: int = 200, body: bytes = b"", delay_s: float = 0) -> None:
         super().__init__(str(path), _Handler)
+        self.path = path
         self.status, self.body, self.delay_s = status, body, delay_s
         self.seen: list[tuple[str, str, str, bytes]] = []
         self.hang = threading.Event()
@@ -58,6 +59,7 @@ class Listener(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
         self.hang.set()
         self.shutdown()
         self.server_close()
+        self.path.unlink(missing_ok=True)
         self._thread.join(5)
 
 
