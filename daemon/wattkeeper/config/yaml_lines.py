@@ -184,7 +184,9 @@ class _Builder:
         if plain and event.value in _NULLS:
             return Null(line)
         if _FORBIDDEN.search(event.value):
-            self._refuse(line, f"control character in {printable(event.value, 60)!r}: remove it")
+            shown = printable(event.value, 60)
+            self.problems.append(Problem(self.file, line, "", f"control character in '{shown}': remove it"))
+            return Text(shown, line)
         return Text(event.value, line)
 
     def _add(self, node: Node) -> None:

@@ -1,0 +1,105 @@
+"""`wattkeeper check`: every problem on its line, and an exit code to build on."""
+
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from wattkeeper.cli.check import check
+
+GOOD = "version: 1\ncaps: [{name: everyone, cap: baseline}]\n"
+DOUBTFUL = 'version: 1\nprofiles: {x: {cap: [{model: "*V100*", cap: 500W}]}}\n'
+BAD = "version: 1\ncaps: [{name: everyone, cap: basline}]\nidle: 3\n"
+
+
+@pytest.fixture(autouse=True)
+def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def run(*arguments: str) -> Result:
+    return CliRunner().invoke(check, list(arguments))
+
+
+def test_a_good_policy() -> None:
+    Path("p.yaml").write_text(GOOD)
+    result = run("p.yaml")
+    assert (result.exit_code, result.output) == (0, "p.yaml: fine: policy of 1 rule, 0 ceilings, 0 profiles\n")
+
+
+def test_every_problem_has_its_line() -> None:
+    Path("p.yaml").write_text(BAD)
+    result = run("p.yaml")
+    assert result.exit_code == 1
+    first, second, total = result.output.splitlines()
+    assert first.startswith("p.yaml:2: caps[everyone].cap: unknown profile 'basline'")
+    assert second.startswith("p.yaml:3: idle: must be a mapping, not a text")
+    assert total == "2 errors, 0 warnings"
+
+
+def test_warnings_exit_0_unless_they_are_strict() -> None:
+    Path("p.yaml").write_text(DOUBTFUL)
+    result = run("p.yaml")
+    assert result.exit_code == 0
+    assert result.output.startswith("p.yaml:2: warning: profiles.x.cap: 500 W is outside")
+    assert result.output.endswith("0 errors, 1 warning\n")
+    assert run("-W", "p.yaml").exit_code == run("--strict-warnings", "p.yaml").exit_code == 1
+
+
+def test_tells_settings_from_policies_and_folders() -> None:
+    Path("s.yaml").write_text("mode: observe\n")
+    Path("d").mkdir()
+    Path("d/a.yaml").write_text(GOOD)
+    result = run("s.yaml", "d")
+    assert result.exit_code == 0
+    assert result.output == (
+        "s.yaml: fine: settings, mode observe\nd: fine: policy of 1 rule, 0 ceilings, 0 profiles\n"
+    )
+
+
+def test_refuses_what_is_neither() -> None:
+    Path("x.yaml").write_text("a: b\n")
+    result = run("x.yaml", "missing.yaml")
+    assert result.exit_code == 1
+    assert "x.yaml:1: neither a policy nor settings" in result.output
+    assert "missing.yaml: cannot be read: No such file or directory" in result.output
+
+
+def test_without_files_checks_the_settings_and_their_policies(tmp_path: Path) -> None:
+    Path("s.yaml").write_text(f"policies: {tmp_path}/p.yaml\n")
+    Path("p.yaml").write_text(BAD)
+    result = run("--config", "s.yaml")
+    assert result.exit_code == 1
+    assert f"{tmp_path}/p.yaml:2: caps[everyone].cap" in result.output
+    assert "s.yaml: fine: settings, mode enforce" in result.output
+    Path("p.yaml").write_text(GOOD)
+    assert run("--config", "s.yaml").exit_code == 0
+    Path("s.yaml").write_text("mode: none\n")
+    assert run("--config", "s.yaml").exit_code == 1
+
+
+def test_json() -> None:
+    Path("p.yaml").write_text(BAD)
+    Path("q.yaml").write_text(DOUBTFUL)
+    result = run("--json", "p.yaml", "q.yaml")
+    assert result.exit_code == 1
+    printed = json.loads(result.output)
+    assert (printed["ok"], printed["errors"], printed["warnings"]) == (False, 2, 1)
+    assert printed["files"][1] == {"file": "q.yaml", "kind": "policy", "ok": True}
+    assert [(p["file"], p["line"], p["path"], p["severity"]) for p in printed["problems"]] == [
+        ("p.yaml", 2, "caps[everyone].cap", "error"),
+        ("p.yaml", 3, "idle", "error"),
+        ("q.yaml", 2, "profiles.x.cap", "warning"),
+    ]
+
+
+def test_wrong_use() -> None:
+    assert run("--config", "a", "b").exit_code == 2
+    assert run("--nonsense").exit_code == 2
+
+
+def test_help_teaches() -> None:
+    output = run("--help").output
+    assert "Examples:" in output
+    assert "Exit codes:" in output

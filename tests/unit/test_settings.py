@@ -1,0 +1,91 @@
+"""The agent's settings: defaults, values, and the file that is shipped."""
+
+from pathlib import Path
+
+import pytest
+
+from wattkeeper.config.settings import Listen, Settings, load_settings, parse_settings
+from wattkeeper.errors import ConfigError
+
+SHIPPED = Path(__file__).parent.parent.parent / "policies" / "wattkeeper.yaml.example"
+
+
+def parse(text: str) -> Settings:
+    return parse_settings("s.yaml", text)
+
+
+@pytest.mark.parametrize("text", ["", "# nothing\n", "{}", "gpus: {}\nmetrics: {}\nslurm: {}", "node: null"])
+def test_what_is_left_out_has_its_default(text: str) -> None:
+    assert parse(text) == Settings()
+
+
+def test_the_shipped_file_says_the_defaults() -> None:
+    assert load_settings(SHIPPED) == Settings()
+
+
+def test_defaults() -> None:
+    settings = Settings()
+    assert (settings.mode, settings.interval, settings.node) == ("enforce", 5.0, None)
+    assert settings.metrics.listen == Listen("127.0.0.1", 9745)
+    assert settings.metrics.grace == 300.0
+    assert settings.slurm.event_users == ("root",)
+    assert settings.gpus.baseline == "found"
+
+
+def test_reads_every_setting() -> None:
+    settings = parse(
+        """
+        mode: observe
+        node: gpu-07
+        interval: 500ms
+        run_dir: /tmp/run
+        state_dir: /tmp/state
+        policies: /tmp/policies.yaml
+        gpus:
+          library: /opt/libnvidia-ml.so.1
+          include: [0, 1, GPU-1c2d3e4f-0000-0000-0000-000000000000]
+          exclude: 3
+          map: {0: 4, 1: GPU-a}
+          baseline: {"*A100*": 0.3kW, "*": 250W}
+          exceed_baseline: true
+        metrics: {listen: "[::1]:80", textfile: /tmp/x.prom, job_labels: full, grace: 0s}
+        slurm: {lookup: off, conf: /etc/slurm.conf, bin_dir: /opt/bin, timeout: 1s, event_users: slurm, strict: fail}
+        drift: yield
+        on_stop: keep
+        """
+    )
+    assert settings.mode == "observe"
+    assert settings.node == "gpu-07"
+    assert settings.interval == 0.5
+    assert settings.policies == Path("/tmp/policies.yaml")
+    assert settings.gpus.include == (0, 1, "GPU-1c2d3e4f-0000-0000-0000-000000000000")
+    assert settings.gpus.exclude == (3,)
+    assert settings.gpus.map == ((0, 4), (1, "GPU-a"))
+    assert settings.gpus.baseline == (("*A100*", 300_000), ("*", 250_000))
+    assert settings.gpus.exceed_baseline
+    assert settings.metrics.listen == Listen("::1", 80)
+    assert settings.metrics.grace == 0.0
+    assert settings.slurm.lookup == "off"
+    assert settings.slurm.event_users == ("slurm",)
+    assert settings.slurm.strict == "fail"
+    assert (settings.drift, settings.on_stop) == ("yield", "keep")
+
+
+def test_a_list_maps_gres_indices_in_its_order() -> None:
+    assert parse("gpus: {map: [4, 5, GPU-x]}").gpus.map == ((0, 4), (1, 5), (2, "GPU-x"))
+
+
+def test_null_closes_the_port() -> None:
+    assert parse("metrics: {listen: null}").metrics.listen is None
+    assert parse("gpus: {include: null, map: null}") == Settings()
+
+
+@pytest.mark.parametrize("listen", ["9745", "127.0.0.1", "a b:1", "x:99999", ":1", "[::1:9", "x:"])
+def test_refuses_what_is_no_address(listen: str) -> None:
+    with pytest.raises(ConfigError, match=r"s\.yaml:1: metrics\.listen: "):
+        parse(f'metrics: {{listen: "{listen}"}}')
+
+
+def test_a_missing_file_says_so(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"wattkeeper\.yaml: cannot be read: No such file"):
+        load_settings(tmp_path / "wattkeeper.yaml")
