@@ -175,8 +175,8 @@ def test_leaves_reachable_rules_alone(earlier: str, later: str) -> None:
 def test_warns_of_caps_that_a_model_cannot_take() -> None:
     assert warnings('profiles: {x: {cap: [{model: "*V100*", cap: 500W}]}}') == [
         (
-            "p:2: warning: profiles.x.cap: 500 W is outside of what Tesla V100-PCIE-16GB (and 4 more) is known to take, "
-            "100 W to 350 W: it is clamped"
+            "p:2: warning: profiles.x.cap: 500 W is outside of what Tesla V100-PCIE-16GB (and 4 more) "
+            "is known to take, 100 W to 350 W: it is clamped"
         )
     ]
     bounds = "cap: 50W, requests: {min: 100W, max: 301W}"
