@@ -118,9 +118,8 @@ def test_right_after_a_restart_of_slurmctld_the_epilog_has_no_gpus(bare_lab: Lab
 
 def test_a_killed_slurmd_still_runs_the_epilog(bare_lab: Lab) -> None:
     node = bare_lab.node(PLAIN)
-    job = bare_lab.sbatch("sleep 2", "--gres=gpu:2", "-w", "node1")
-    bare_lab.wait_running(job)
-    events(bare_lab, PLAIN, "prolog")
+    job = bare_lab.sbatch("echo begun; sleep 2", "--gres=gpu:2", "-w", "node1")
+    wait_until(lambda: "begun" in bare_lab.output(job), 10, "the script has begun", note=False)
     node.slurmd.kill()
     node.slurmd.start()
     bare_lab.wait_done(job)

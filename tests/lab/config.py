@@ -33,6 +33,7 @@ def slurm_conf(files: Files, spec: LabSpec, ctld_port: int, slurmd_ports: list[i
         "SlurmdSpoolDir": f"{files.root}/%n/slurmd",
         "SlurmctldPidFile": f"{files.root}/ctld.pid",
         "SlurmdPidFile": f"{files.root}/%n/slurmd.pid",
+        "SlurmdLogFile": f"{files.log}/slurmstepd-%n.log",  # slurmd logs there too, but only steps need it
         "SlurmctldDebug": "info",
         "SlurmdDebug": "info",
         "LogTimeFormat": "iso8601_ms",
