@@ -74,12 +74,13 @@ class Sharing(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Holding:
-    """A job holds a GPU since ``since_at``."""
+    """A job holds a GPU since ``since_at``; ``since_mono`` is what tells a late Epilog from this run's own."""
 
     job: JobFacts
     gpu: GpuUuid
     share: Sharing
     since_at: float
+    since_mono: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +130,7 @@ class Conditions:
     """What a decision may depend on besides the job and the GPU: the time, later temperatures and budgets."""
 
     now_at: float
+    node: str = ""
     observe: bool = False  # settings say `mode: observe`
 
 

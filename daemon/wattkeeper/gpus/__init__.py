@@ -1,0 +1,1 @@
+"""Reading GPUs: one file per vendor library."""

@@ -1,0 +1,106 @@
+"""Who holds which GPU: what a start or an end of a job changes. Idempotent by (job run, event)."""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+from wattkeeper.model import GpuUuid, Holding, JobFacts, JobKey, Sharing
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """When an event happened: Unix time for the record, seconds of the boot-time clock for the order."""
+
+    at: float
+    mono: float
+
+
+class Verdict(StrEnum):
+    """What an event of a job came to."""
+
+    STARTED = "started"
+    ENDED = "ended"
+    DUPLICATE = "duplicate"  # said before: nothing changes
+    LATE = "late"  # a start after its own end, or of a run that a newer one has replaced
+    UNKNOWN_JOB = "unknown_job"  # an end without a start: normal
+
+
+@dataclass(frozen=True, slots=True)
+class Transition:
+    """The change an event makes: holdings that end, holdings that begin, runs that are over from now on."""
+
+    verdict: Verdict
+    removed: tuple[Holding, ...] = ()
+    added: tuple[Holding, ...] = ()
+    over: tuple[JobKey, ...] = ()
+    superseded: tuple[JobKey, ...] = ()
+
+    @property
+    def gpus(self) -> frozenset[GpuUuid]:
+        """The GPUs whose holders change."""
+        return frozenset(holding.gpu for holding in (*self.removed, *self.added))
+
+
+def older_run(one: JobKey, other: JobKey) -> bool:
+    """True where ``one`` is surely an earlier run of the same job: both count restarts, and it counts fewer."""
+    if (one.cluster, one.job_id) != (other.cluster, other.job_id):
+        return False
+    counts = [key.run[1:] for key in (one, other) if key.run.startswith("r") and key.run[1:].isdecimal()]
+    return len(counts) == 2 and int(counts[0]) < int(counts[1])
+
+
+def begin(
+    job: JobFacts,
+    gpus: Mapping[GpuUuid, Sharing],
+    when: Moment,
+    holdings: Sequence[Holding],
+    over: Collection[JobKey],
+) -> Transition:
+    """A job starts on this node and holds ``gpus``.
+
+    On a GPU without shard, MPS or MIG there is one holder: whoever held it has ended, on all its GPUs, though its
+    Epilog never came. An earlier run of the same job has ended too.
+    """
+    if job.key in over or any(older_run(job.key, holding.job.key) for holding in holdings):
+        return Transition(Verdict.LATE)
+    mine = {holding.gpu: holding for holding in holdings if holding.job.key == job.key}
+    if {h.gpu: h.share for h in mine.values()} == dict(gpus) and all(h.job == job for h in mine.values()):
+        return Transition(Verdict.DUPLICATE)
+    gone = {
+        holding.job.key
+        for holding in holdings
+        if holding.job.key != job.key and (_displaced(holding, gpus) or _same_job(holding.job.key, job.key))
+    }
+    added = tuple(
+        Holding(job, gpu, share, mine[gpu].since_at, mine[gpu].since_mono)
+        if gpu in mine
+        else Holding(job, gpu, share, when.at, when.mono)
+        for gpu, share in gpus.items()
+    )
+    removed = tuple(h for h in holdings if h.job.key in gone or h.job.key == job.key)
+    return Transition(Verdict.STARTED, removed, added, over=tuple(sorted(gone)), superseded=tuple(sorted(gone)))
+
+
+def _displaced(holding: Holding, gpus: Mapping[GpuUuid, Sharing]) -> bool:
+    return gpus.get(holding.gpu) is Sharing.WHOLE
+
+
+def _same_job(one: JobKey, other: JobKey) -> bool:
+    return (one.cluster, one.job_id) == (other.cluster, other.job_id)
+
+
+def end(key: JobKey, when: Moment, holdings: Sequence[Holding], over: Collection[JobKey]) -> Transition:
+    """A run of a job ends on this node, by an Epilog that began at ``when``.
+
+    The Epilog of a requeued run carries the *next* run's restart count (Slurm 22.05, see docs/decisions), so it ends
+    what the node holds for the job: that run or earlier ones, never a later one, and never one that began after the
+    Epilog did. Only where it can be no earlier run's Epilog does it also close the door to its own run's Prolog.
+    """
+    same = [h for h in holdings if _same_job(h.job.key, key) and not older_run(key, h.job.key)]
+    removed = tuple(h for h in same if h.since_mono < when.mono and (h.job.key == key or older_run(h.job.key, key)))
+    if not removed and (same or key in over):
+        return Transition(Verdict.DUPLICATE if key in over else Verdict.LATE)
+    over_now = {h.job.key for h in removed}
+    if not removed and (key.run == "r0" or not key.run.startswith("r")):
+        over_now.add(key)
+    return Transition(Verdict.ENDED if removed else Verdict.UNKNOWN_JOB, removed=removed, over=tuple(sorted(over_now)))

@@ -1,0 +1,104 @@
+"""NVIDIA GPUs, read through NVML."""
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import pynvml
+
+from wattkeeper.model import GpuInfo, GpuReading, GpuUuid
+from wattkeeper.privileged.errors import DeviceError, Kind
+from wattkeeper.privileged.nvml import Nvml
+from wattkeeper.privileged.worker import DeviceThread
+from wattkeeper.protocols import Clock
+from wattkeeper.units import Millijoules, Milliwatts
+
+T = TypeVar("T")
+
+
+class NvmlReader:
+    """The ``GpuReader`` of NVIDIA cards. Each device's calls go through that device's thread."""
+
+    def __init__(self, nvml: Nvml, clock: Clock, thread_of: Callable[[str], DeviceThread]) -> None:
+        self._nvml = nvml
+        self._clock = clock
+        self._thread_of = thread_of
+
+    async def list_gpus(self, deadline_s: float) -> tuple[GpuInfo, ...]:
+        """The GPUs of this node, by minor number; a device that answers nothing is left out. Raises DeviceError."""
+        return await self._thread_of("NVML").run("list the GPUs", self._list, deadline_s)
+
+    async def read(self, gpu: GpuUuid, deadline_s: float) -> GpuReading:
+        """Limits, power, energy, temperature and use; what the card lacks is None. Raises DeviceError."""
+        return await self._thread_of(gpu).run("read", lambda: self._read(gpu), deadline_s)
+
+    def stalled(self, gpu: GpuUuid) -> bool:
+        """True while a call on this device is out past its deadline."""
+        return self._thread_of(gpu).stalled
+
+    def reopen(self) -> None:
+        """Forget the driver and its handles, as is needed after it was reloaded."""
+        self._nvml.close()
+
+    def _list(self) -> tuple[GpuInfo, ...]:
+        self._nvml.open()
+        call = self._nvml.call
+        count = call("NVML", "count the GPUs", pynvml.nvmlDeviceGetCount)
+        driver = str(call("NVML", "read the driver's version", pynvml.nvmlSystemGetDriverVersion))
+        found = []
+        for index in range(count):
+            try:
+                found.append(self._describe(index, driver))
+            except DeviceError as error:
+                if error.kind is Kind.NO_DRIVER:
+                    raise
+        return tuple(sorted(found, key=lambda info: info.minor))
+
+    def _describe(self, index: int, driver: str) -> GpuInfo:
+        name = f"GPU with index {index}"
+        handle = self._nvml.call(name, "open the device", lambda: pynvml.nvmlDeviceGetHandleByIndex(index))
+
+        def ask(what: str, call: Callable[[Any], T]) -> T:
+            return self._nvml.call(name, f"read its {what}", lambda: call(handle))
+
+        low, high = ask("range of limits", pynvml.nvmlDeviceGetPowerManagementLimitConstraints)
+        return GpuInfo(
+            uuid=GpuUuid(str(ask("UUID", pynvml.nvmlDeviceGetUUID))),
+            minor=int(ask("minor number", pynvml.nvmlDeviceGetMinorNumber)),
+            index=index,
+            model=str(ask("name", pynvml.nvmlDeviceGetName)),
+            default_mw=Milliwatts(ask("default limit", pynvml.nvmlDeviceGetPowerManagementDefaultLimit)),
+            min_mw=Milliwatts(low),
+            max_mw=Milliwatts(high),
+            driver_version=driver,
+        )
+
+    def _read(self, gpu: GpuUuid) -> GpuReading:
+        handle = self._nvml.handle(gpu)
+        requested, enforced = self._nvml.limits_mw(gpu)
+        # stamped just before the counter is read: two readings never claim more time than lies between them
+        at_mono, at = self._clock.mono(), self._clock.wall()
+        energy = self._optional(gpu, lambda: pynvml.nvmlDeviceGetTotalEnergyConsumption(handle))
+        power = self._optional(gpu, lambda: pynvml.nvmlDeviceGetPowerUsage(handle))
+        celsius = self._optional(gpu, lambda: pynvml.nvmlDeviceGetTemperature(handle, pynvml.NVML_TEMPERATURE_GPU))
+        use = self._optional(gpu, lambda: pynvml.nvmlDeviceGetUtilizationRates(handle))
+        capped = self._optional(gpu, lambda: pynvml.nvmlDeviceGetViolationStatus(handle, pynvml.NVML_PERF_POLICY_POWER))
+        return GpuReading(
+            at_mono=at_mono,
+            at=at,
+            requested_mw=Milliwatts(requested),
+            enforced_mw=Milliwatts(enforced),
+            power_mw=None if power is None else Milliwatts(power),
+            energy_mj=None if energy is None else Millijoules(energy),
+            temperature_c=None if celsius is None else int(celsius),
+            utilization_percent=None if use is None else int(use.gpu),
+            capped_ns=None if capped is None else int(capped.violationTime),
+        )
+
+    def _optional(self, gpu: GpuUuid, call: Callable[[], T]) -> T | None:
+        """None where this card lacks what is asked; a device that is in trouble still raises."""
+        try:
+            return self._nvml.call(gpu, "read", call)
+        except DeviceError as error:
+            if error.kind in {Kind.UNSUPPORTED, Kind.INVALID, Kind.AGAIN, Kind.PERMISSION}:
+                return None
+            raise

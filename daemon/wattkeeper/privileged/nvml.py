@@ -1,0 +1,127 @@
+"""The NVML library: loading it, finding devices by UUID, and its errors in our words."""
+
+import ctypes
+import threading
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import pynvml
+
+from wattkeeper.privileged.errors import DeviceError, Kind
+
+T = TypeVar("T")
+
+REQUESTED_LIMIT_FIELD = 192  # NVML_FI_DEV_POWER_REQUESTED_LIMIT: what was set
+CURRENT_LIMIT_FIELD = 190  # NVML_FI_DEV_POWER_CURRENT_LIMIT: what holds, an out-of-band limit included
+
+_KINDS = {
+    pynvml.NVML_ERROR_NO_PERMISSION: (Kind.PERMISSION, "run the agent as root"),
+    pynvml.NVML_ERROR_NOT_SUPPORTED: (Kind.UNSUPPORTED, ""),
+    pynvml.NVML_ERROR_FUNCTION_NOT_FOUND: (Kind.UNSUPPORTED, "a newer driver has it"),
+    pynvml.NVML_ERROR_INVALID_ARGUMENT: (Kind.INVALID, ""),
+    pynvml.NVML_ERROR_GPU_IS_LOST: (Kind.LOST, "see dmesg for its XID; the GPU needs a reset"),
+    pynvml.NVML_ERROR_RESET_REQUIRED: (Kind.LOST, "the GPU needs a reset"),
+    pynvml.NVML_ERROR_UNINITIALIZED: (Kind.NO_DRIVER, ""),
+    pynvml.NVML_ERROR_NOT_FOUND: (Kind.NO_DRIVER, ""),
+    pynvml.NVML_ERROR_DRIVER_NOT_LOADED: (Kind.NO_DRIVER, "load the NVIDIA driver"),
+    pynvml.NVML_ERROR_LIBRARY_NOT_FOUND: (Kind.NO_DRIVER, "install the NVIDIA driver, or set gpus.library"),
+    pynvml.NVML_ERROR_LIB_RM_VERSION_MISMATCH: (Kind.NO_DRIVER, "library and driver differ: reload the driver"),
+}
+
+
+class Nvml:
+    """NVML, opened when first needed and again after a driver reload. Safe to use from many threads."""
+
+    def __init__(self, library: str | None = None) -> None:
+        """``library``: a path to load instead of the system's ``libnvidia-ml.so.1``."""
+        self._library = library
+        self._lock = threading.Lock()
+        self._handles: dict[str, Any] = {}
+        self._open = False
+
+    def open(self) -> None:
+        """Load the library and initialise it. Raises DeviceError (NO_DRIVER) where there is none."""
+        with self._lock:
+            if self._open:
+                return
+            if self._library is not None:
+                try:
+                    ctypes.CDLL(self._library)  # pynvml asks for the SONAME and is given the one already loaded
+                except OSError as error:
+                    raise DeviceError(
+                        Kind.NO_DRIVER, "NVML", f"{self._library}: {error}", "mend gpus.library"
+                    ) from None
+            self.call("NVML", "initialise", pynvml.nvmlInit)
+            self._open = True
+
+    def close(self) -> None:
+        """Forget every handle and let go of the driver, so that the next use opens it afresh."""
+        with self._lock:
+            self._handles.clear()
+            if self._open:
+                self._open = False
+                try:
+                    pynvml.nvmlShutdown()
+                except pynvml.NVMLError:
+                    return  # it was gone already
+
+    def handle(self, uuid: str) -> Any:
+        """NVML's handle of a device. Raises DeviceError."""
+        self.open()
+        known = self._handles.get(uuid)
+        if known is None:
+            known = self.call(uuid, "find the device", lambda: pynvml.nvmlDeviceGetHandleByUUID(uuid))
+            self._handles[uuid] = known
+        return known
+
+    def call(self, device: str, tried: str, call: Callable[[], T]) -> T:
+        """Make a pynvml call; its errors come out as DeviceError with the device, the attempt and the mend."""
+        try:
+            return call()
+        except pynvml.NVMLError as error:
+            kind, mend = _KINDS.get(error.value, (Kind.AGAIN, ""))
+            raise DeviceError(kind, device, f"cannot {tried}: {error}", mend) from None
+
+    def fields(self, uuid: str, *wanted: int) -> tuple[int | None, ...]:
+        """The values of unsigned NVML fields, in the order asked; None for one this card or driver lacks."""
+        handle = self.handle(uuid)
+        answers = self.call(uuid, "read fields", lambda: pynvml.nvmlDeviceGetFieldValues(handle, list(wanted)))
+        return tuple(int(a.value.uiVal) if a.nvmlReturn == pynvml.NVML_SUCCESS else None for a in answers)
+
+    def limits_mw(self, uuid: str) -> tuple[int, int]:
+        """The requested and the enforced power limit in milliwatts. Raises DeviceError.
+
+        Where the driver has no field 192 the management limit stands for it: it too answers what was set.
+        """
+        handle = self.handle(uuid)
+        requested, enforced = self._limit_fields(uuid)
+        if requested is None:
+            requested = self.call(uuid, "read the limit", lambda: pynvml.nvmlDeviceGetPowerManagementLimit(handle))
+        if enforced is None:
+            enforced = self.call(uuid, "read the limit", lambda: pynvml.nvmlDeviceGetEnforcedPowerLimit(handle))
+        return requested, enforced
+
+    def _limit_fields(self, uuid: str) -> tuple[int | None, ...]:
+        try:
+            return self.fields(uuid, REQUESTED_LIMIT_FIELD, CURRENT_LIMIT_FIELD)
+        except DeviceError as error:
+            if error.kind is Kind.UNSUPPORTED:
+                return None, None
+            raise
+
+    def range_mw(self, uuid: str) -> tuple[int, int]:
+        """The lowest and highest limit the device takes, in milliwatts. Raises DeviceError."""
+        handle = self.handle(uuid)
+        low, high = self.call(
+            uuid, "read its range", lambda: pynvml.nvmlDeviceGetPowerManagementLimitConstraints(handle)
+        )
+        return low, high
+
+    def write_limit(self, uuid: str, limit_mw: int) -> None:
+        """Set the requested limit in milliwatts. Raises DeviceError; says nothing of whether it took."""
+        handle = self.handle(uuid)
+        self.call(
+            uuid,
+            f"set its limit to {limit_mw / 1000:g} W",
+            lambda: pynvml.nvmlDeviceSetPowerManagementLimit(handle, limit_mw),
+        )

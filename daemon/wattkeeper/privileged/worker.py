@@ -1,0 +1,89 @@
+"""One daemon thread that makes all calls on one device, in order.
+
+A driver call can hang for ever. Then this device's queue stands still and its callers run into their deadlines,
+while the loop and every other device go on.
+"""
+
+import asyncio
+import contextlib
+import threading
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import Any, TypeVar
+
+from wattkeeper.privileged.errors import DeviceError, Kind
+
+T = TypeVar("T")
+
+
+class DeviceThread:
+    """Runs calls one at a time. ``on_late`` is called, in the thread, when a call returns after its deadline."""
+
+    def __init__(self, device: str, on_late: Callable[[], None] = lambda: None) -> None:
+        self.device = device
+        self._on_late = on_late
+        self._queue: deque[tuple[str, Callable[[], object], Future[Any]]] = deque()
+        self._wake = threading.Condition()
+        self._late = False
+        threading.Thread(target=self._serve, name=f"device-{device[-12:]}", daemon=True).start()
+
+    @property
+    def stalled(self) -> bool:
+        """True while a call is out that has not come back by its deadline."""
+        return self._late
+
+    async def run(self, what: str, call: Callable[[], T], deadline_s: float, *, replaces: bool = False) -> T:
+        """Make ``call`` in the thread and give what it gives, or raises.
+
+        ``replaces``: an earlier call of the same ``what`` that still waits is dropped, its caller gets REPLACED.
+        Raises DeviceError (TIMEOUT) when it is not done in ``deadline_s`` seconds: a call that has not begun by
+        then is never made, one that has begun is left to finish.
+        """
+        future: Future[T] = Future()
+        with self._wake:
+            if replaces:
+                self._drop_waiting(what)
+            self._queue.append((what, call, future))
+            self._wake.notify()
+        try:
+            async with asyncio.timeout(deadline_s):
+                return await asyncio.wrap_future(future)
+        except TimeoutError:
+            self._late = self._late or future.running()
+            raise DeviceError(Kind.TIMEOUT, self.device, f"{what} did not return in {deadline_s:g} s") from None
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if future.cancelled() and not (task and task.cancelling()):
+                raise DeviceError(Kind.REPLACED, self.device, f"{what} gave way to a newer one") from None
+            raise
+
+    def _drop_waiting(self, what: str) -> None:
+        for entry in [entry for entry in self._queue if entry[0] == what]:
+            self._queue.remove(entry)
+            entry[2].cancel()
+
+    def _serve(self) -> None:
+        while True:
+            with self._wake:
+                while not self._queue:
+                    self._wake.wait()
+                _, call, future = self._queue.popleft()
+            if not future.set_running_or_notify_cancel():
+                continue
+            try:
+                result = call()
+            except BaseException as error:  # noqa: BLE001 - handed to whoever waits for the call
+                self._finish(future, error=error)
+            else:
+                self._finish(future, result=result)
+
+    def _finish(self, future: Future[Any], result: object = None, error: BaseException | None = None) -> None:
+        late, self._late = self._late, False
+        with contextlib.suppress(RuntimeError):  # the loop that waited may be closed by now
+            if error is None:
+                future.set_result(result)
+            else:
+                future.set_exception(error)
+        if late:
+            self._on_late()

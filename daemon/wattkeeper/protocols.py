@@ -1,0 +1,119 @@
+"""The seams of the agent. Each has more than one implementation, or a fake with behaviour that tests run against."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from wattkeeper.model import (
+    Charges,
+    GpuInfo,
+    GpuReading,
+    GpuUuid,
+    Holding,
+    JobKey,
+    Watermark,
+)
+from wattkeeper.snapshot import AdminHold
+from wattkeeper.units import Millijoules
+
+
+class Clock(Protocol):
+    """Every time the agent goes by."""
+
+    def wall(self) -> float:
+        """Unix time in seconds. May step either way: for records and people only."""
+        ...
+
+    def mono(self) -> float:
+        """Seconds since an arbitrary point of this boot; never goes back. For deadlines, ticks and intervals."""
+        ...
+
+    def boot_id(self) -> str:
+        """The same text until the machine boots again."""
+        ...
+
+    async def sleep(self, seconds: float) -> None:
+        """Return after so many monotonic seconds."""
+        ...
+
+
+class GpuReader(Protocol):
+    """Reads GPUs; never changes one. Every call ends by its deadline (seconds) or raises DeviceError."""
+
+    async def list_gpus(self, deadline_s: float) -> tuple[GpuInfo, ...]:
+        """The GPUs of this node, by minor number. Raises DeviceError (NO_DRIVER) where there is no driver."""
+        ...
+
+    async def read(self, gpu: GpuUuid, deadline_s: float) -> GpuReading:
+        """Limits, power, energy, temperature and use; what the card lacks is None. Raises DeviceError."""
+        ...
+
+    def stalled(self, gpu: GpuUuid) -> bool:
+        """True while a call on this device is out past its deadline."""
+        ...
+
+
+class Actuator(Protocol):
+    """Writes power limits, in milliwatts. See ``privileged.actuator.NvmlActuator`` for each call's promise."""
+
+    async def set_limit(self, uuid: str, limit_mw: int, deadline_s: float) -> int: ...
+    async def claim(self, uuid: str, deadline_s: float) -> int: ...
+    async def save_baseline(self, uuid: str, deadline_s: float) -> int: ...
+    async def give_back(self, uuid: str, limit_mw: int, deadline_s: float) -> int: ...
+    async def baseline(self, uuid: str, deadline_s: float) -> tuple[int | None, bool]: ...
+
+
+class RunningJobs(Protocol):
+    """Which jobs run on this node, by evidence on the node itself (never a question to slurmctld)."""
+
+    async def running(self) -> Sequence[Mapping[str, str]] | None:
+        """For each job with a process here, its Slurm environment; None where it cannot be told."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """What the ledger kept from before: of this boot, or of an earlier one whose holdings mean nothing any more."""
+
+    boot_id: str | None = None
+    holdings: tuple[Holding, ...] = ()
+    over: frozenset[JobKey] = frozenset()
+    watermarks: Mapping[GpuUuid, Watermark] = field(default_factory=dict)
+    job_energy_mj: Mapping[tuple[JobKey, GpuUuid], Millijoules] = field(default_factory=dict)
+    idle_mj: Mapping[GpuUuid, Millijoules] = field(default_factory=dict)
+    unattributed_mj: Mapping[GpuUuid, Millijoules] = field(default_factory=dict)
+    holds: Mapping[GpuUuid, AdminHold] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What one event or tick changes; written whole or not at all.
+
+    ``watermarks`` move and ``charges`` are added in the same transaction as the holdings, so that no joule is
+    counted twice or lost by a crash. ``holds``: None takes a hold away.
+    """
+
+    boot_id: str
+    at: float
+    removed: tuple[Holding, ...] = ()
+    added: tuple[Holding, ...] = ()
+    over: tuple[JobKey, ...] = ()
+    charges: tuple[Charges, ...] = ()
+    watermarks: tuple[Watermark, ...] = ()
+    holds: Mapping[GpuUuid, AdminHold | None] = field(default_factory=dict)
+
+
+class Store(Protocol):
+    """The ledger. Each method is one transaction and may block on the disk. Raises StoreError."""
+
+    def load(self) -> Kept:
+        """What was kept. ``job_energy_mj`` has the jobs that hold something, and those of the last hour."""
+        ...
+
+    def commit(self, change: Change) -> None:
+        """Write a change. Committing the same holdings, or the same end, again changes nothing."""
+        ...
+
+    def close(self) -> None:
+        """Close the files; nothing may follow."""
+        ...
