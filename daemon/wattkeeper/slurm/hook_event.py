@@ -1,0 +1,92 @@
+"""A hook's environment, as bytes that users had a hand in, as an event."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+
+from wattkeeper.errors import WattkeeperError
+from wattkeeper.model import JobFacts, JobKey
+from wattkeeper.text import printable
+
+MAX_ENVIRONMENT = 1 << 20
+_NUMBER = re.compile(r"[0-9]{1,10}", re.ASCII)
+
+
+class EventKind(StrEnum):
+    """Which hook ran."""
+
+    PROLOG = "prolog"
+    EPILOG = "epilog"
+
+
+class EventError(WattkeeperError):
+    """The environment is not that of a Slurm hook."""
+
+
+@dataclass(frozen=True, slots=True)
+class HookEvent:
+    """One run of a hook. ``gpus`` is SLURM_JOB_GPUS as it came: "" where the job has none or Slurm does not say."""
+
+    kind: EventKind
+    job: JobFacts
+    gpus: str
+    visible: str | None
+
+
+def parse_environment(raw: bytes) -> dict[str, str]:
+    """NUL-separated ``NAME=value``, as in /proc/self/environ. A newline in a value is part of the value; where a
+    name comes twice the first counts, as it does for getenv(3). Raises EventError where it is too large."""
+    if len(raw) > MAX_ENVIRONMENT:
+        raise EventError(f"an environment of {len(raw)} bytes is over the limit of {MAX_ENVIRONMENT}")
+    found: dict[str, str] = {}
+    for entry in raw.split(b"\0"):
+        name, equals, value = entry.partition(b"=")
+        if equals:
+            found.setdefault(name.decode(errors="replace"), value.decode(errors="replace"))
+    return found
+
+
+def parse_event(kind: EventKind, raw: bytes) -> HookEvent:
+    """The event that a hook's environment tells of. Raises EventError that names what is wrong."""
+    environment = parse_environment(raw)
+    return HookEvent(
+        kind,
+        facts_of(environment),
+        gpus=environment.get("SLURM_JOB_GPUS", ""),
+        visible=environment.get("CUDA_VISIBLE_DEVICES"),
+    )
+
+
+def facts_of(environment: Mapping[str, str]) -> JobFacts:
+    """The facts of a job in a hook's environment (variables: docs/decisions). Raises EventError.
+
+    What the release's hooks never carry (QOS before 26.05, job name) stays UNKNOWN; what they would carry and this
+    one lacks (ACCOUNT without accounting) is absent.
+    """
+    job_id = _number(environment, "SLURM_JOB_ID")
+    if job_id is None:
+        raise EventError("the environment has no SLURM_JOB_ID: this is not a Slurm hook")
+    uid = _number(environment, "SLURM_JOB_UID")
+    if uid is None:
+        raise EventError(f"job {job_id}: the environment has no SLURM_JOB_UID")
+    sluid = environment.get("SLURM_JOB_SLUID") or environment.get("SLURM_SLUID")
+    run = printable(sluid, 32) if sluid else f"r{_number(environment, 'SLURM_JOB_RESTART_COUNT') or 0}"
+    return JobFacts(
+        key=JobKey(environment.get("SLURM_CLUSTER_NAME", ""), job_id, run),
+        uid=uid,
+        user=environment.get("SLURM_JOB_USER"),
+        account=environment.get("SLURM_JOB_ACCOUNT"),
+        partition=environment.get("SLURM_JOB_PARTITION"),
+        reservation=environment.get("SLURM_JOB_RESERVATION"),
+        constraint=environment.get("SLURM_JOB_CONSTRAINTS"),
+        comment=environment.get("SLURM_JOB_COMMENT"),
+        num_nodes=_number(environment, "SLURM_JOB_NUM_NODES"),
+        node=environment.get("SLURMD_NODENAME", ""),
+        het_job_id=_number(environment, "SLURM_HET_JOB_ID"),
+    )
+
+
+def _number(environment: Mapping[str, str], name: str) -> int | None:
+    text = environment.get(name, "")
+    return int(text) if _NUMBER.fullmatch(text) else None

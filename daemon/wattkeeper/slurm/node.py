@@ -1,0 +1,68 @@
+"""Questions to Slurm's own programs on this node. None of them asks slurmctld."""
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from wattkeeper.slurm.gres import GresGpu, parse_slurmd_g
+from wattkeeper.slurm.hook_event import parse_environment
+from wattkeeper.system.process import run
+
+_ROW = re.compile(r"\s*(?P<pid>[0-9]+)\s+(?P<job>[0-9]+)\s+(?P<step>\S+)")
+_FOLDERS = ("/usr/sbin", "/usr/bin", "/usr/local/sbin", "/usr/local/bin", "/opt/slurm/sbin", "/opt/slurm/bin")
+
+
+class SlurmNode:
+    """The node's slurmd and scontrol. ``conf``: slurm.conf where it is not in its usual place."""
+
+    def __init__(self, node: str, conf: Path | None, bin_dir: Path | None, timeout_s: float, proc: Path) -> None:
+        self._node = node
+        self._environment = {"PATH": ":".join(_FOLDERS), **({"SLURM_CONF": str(conf)} if conf else {})}
+        self._bin_dir = bin_dir
+        self._timeout_s = timeout_s
+        self._proc = proc
+
+    async def gres(self) -> tuple[GresGpu, ...] | None:
+        """The node's GPUs in GRES order (``slurmd -G``, 5 ms, no RPC); None where no slurmd can be asked."""
+        slurmd = self._find("slurmd")
+        if slurmd is None:
+            return None
+        done = await run([slurmd, "-G", "-N", self._node], self._timeout_s, self._environment)
+        found = parse_slurmd_g(done.complaint + "\n" + done.output)
+        return found or None
+
+    async def running(self) -> Sequence[Mapping[str, str]] | None:
+        """The Slurm environment of each job with a process here (``scontrol listpids``, 5 ms, no RPC).
+
+        The job ids are the slurmstepds' word. The rest comes from the processes' environments, which are the
+        user's to change: evidence for a GPU that nobody else holds, and no more. None where it cannot be told.
+        """
+        scontrol = self._find("scontrol")
+        if scontrol is None:
+            return None
+        done = await run([scontrol, "listpids", "*", self._node], self._timeout_s, self._environment)
+        if done.status is None:
+            return None
+        jobs: dict[int, dict[str, str]] = {}
+        for row in _ROW.finditer(done.output):
+            job_id = int(row["job"])
+            environment = self._environment_of(int(row["pid"]))
+            if environment.get("SLURM_JOB_ID") != str(job_id):
+                environment = {}
+            if len(environment) > len(jobs.get(job_id, {})):
+                environment.setdefault("SLURM_JOB_GPUS", environment.get("SLURM_STEP_GPUS", ""))
+                jobs[job_id] = environment
+            jobs.setdefault(job_id, {})
+        return [environment for environment in jobs.values() if environment]
+
+    def _environment_of(self, pid: int) -> dict[str, str]:
+        try:
+            raw = (self._proc / str(pid) / "environ").read_bytes()
+            uid = (self._proc / str(pid)).stat().st_uid
+        except OSError:
+            return {}
+        return {**parse_environment(raw[: 1 << 20]), "SLURM_JOB_UID": str(uid)}  # the kernel's word for whose it is
+
+    def _find(self, program: str) -> str | None:
+        folders = (self._bin_dir, self._bin_dir.parent / "sbin") if self._bin_dir else tuple(map(Path, _FOLDERS))
+        return next((str(f / program) for f in folders if (f / program).exists()), None)
