@@ -1,0 +1,356 @@
+"""What every ledger does; then what only the one on disk can get wrong."""
+
+import os
+import sqlite3
+import stat
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from wattkeeper.errors import StoreError
+from wattkeeper.ledger.memory import MemoryStore
+from wattkeeper.ledger.store import SqliteStore
+from wattkeeper.model import (
+    UNKNOWN,
+    Charges,
+    EnergySample,
+    GpuUuid,
+    Holding,
+    JobFacts,
+    JobKey,
+    Sharing,
+    Watermark,
+)
+from wattkeeper.protocols import Change, Kept, Store
+from wattkeeper.snapshot import AdminHold
+from wattkeeper.units import Millijoules
+
+A, B = GpuUuid("GPU-a"), GpuUuid("GPU-b")
+DAY = 86_400.0
+NOW = 1_000_000.0
+DAMAGED_AT = 1_700_000_000.0
+
+
+@pytest.fixture(params=["sqlite", "memory"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
+    made: Store = SqliteStore(tmp_path / "state.db") if request.param == "sqlite" else MemoryStore()
+    with closing(made):
+        yield made
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "lib" / "state.db"
+
+
+def key(job_id: int, run: str = "r0") -> JobKey:
+    return JobKey("cluster", job_id, run)
+
+
+def facts(job_id: int, **more: object) -> JobFacts:
+    return JobFacts(key(job_id), 1000, user="alice", **more)  # type: ignore[arg-type]
+
+
+def holding(job_id: int, gpu: GpuUuid = A, share: Sharing = Sharing.WHOLE, **more: object) -> Holding:
+    return Holding(facts(job_id, **more), gpu, share, 10.5, 20.25)
+
+
+def charges(gpu: GpuUuid = A, idle: int = 0, nobodys: int = 0, **jobs: int) -> Charges:
+    """``j7=5``: 5 mJ to job 7."""
+    owners = {key(int(name[1:])): Millijoules(energy) for name, energy in jobs.items()}
+    return Charges(gpu, owners, Millijoules(idle), Millijoules(nobodys))
+
+
+def mark(gpu: GpuUuid, energy: int, *owners: JobKey) -> Watermark:
+    return Watermark(EnergySample(gpu, Millijoules(energy), 5.5, 6.25, "boot-1"), owners)
+
+
+def change(at: float = NOW, boot: str = "boot-1", **parts: object) -> Change:
+    return Change(boot, at, **parts)  # type: ignore[arg-type]
+
+
+def test_a_fresh_ledger_knows_nothing(store: Store) -> None:
+    assert store.load() == Kept()
+
+
+def test_everything_comes_back_as_it_was_written(store: Store) -> None:
+    first = holding(1, A, account=None, qos=UNKNOWN, comment="power=1\n\"'\\ \udcff é", num_nodes=3, gpus=2, node="n1")
+    second = holding(2, B, Sharing.SHARED, qos=None, num_nodes=UNKNOWN, het_job_id=9)
+    admin = AdminHold("fan test", 1.5, None)
+    store.commit(
+        change(
+            added=(first, second),
+            over=(key(3), key(3, "r1")),
+            charges=(charges(A, idle=7, nobodys=11, j1=13), charges(B, j2=2**50)),
+            watermarks=(mark(A, 2**51, key(1), key(2)), mark(B, 0)),
+            holds={A: admin, B: AdminHold("x", 1.0, 2.0)},
+        )
+    )
+    assert store.load() == Kept(
+        boot_id="boot-1",
+        holdings=(first, second),
+        over=frozenset({key(3), key(3, "r1")}),
+        watermarks={A: mark(A, 2**51, key(1), key(2)), B: mark(B, 0)},
+        job_energy_mj={(key(1), A): Millijoules(13), (key(2), B): Millijoules(2**50)},
+        idle_mj={A: Millijoules(7), B: Millijoules(0)},
+        unattributed_mj={A: Millijoules(11), B: Millijoules(0)},
+        holds={A: admin, B: AdminHold("x", 1.0, 2.0)},
+    )
+
+
+def test_absent_and_not_yet_known_stay_apart(store: Store) -> None:
+    store.commit(change(added=(holding(1, qos=UNKNOWN, account=None, num_nodes=UNKNOWN),)))
+    job = store.load().holdings[0].job
+    assert job.qos is UNKNOWN
+    assert job.num_nodes is UNKNOWN
+    assert job.account is None
+
+
+def test_the_same_holding_or_end_again_changes_nothing(store: Store) -> None:
+    store.commit(change(added=(holding(1),), over=(key(2),)))
+    once = store.load()
+    store.commit(change(added=(holding(1),), over=(key(2),)))
+    store.commit(change(removed=(holding(1),), added=(holding(1),)))
+    store.commit(change(removed=(holding(5),)))  # never held
+    assert store.load() == once
+
+
+def test_a_holding_replaces_that_of_the_same_run_on_the_same_gpu(store: Store) -> None:
+    store.commit(change(added=(holding(1, A), holding(1, B))))
+    store.commit(change(added=(holding(1, A, qos="high"),)))
+    assert store.load().holdings == (holding(1, B), holding(1, A, qos="high"))
+
+
+def test_removing_takes_only_that_run_on_that_gpu(store: Store) -> None:
+    store.commit(change(added=(holding(1, A), holding(1, B), holding(2, A))))
+    store.commit(change(removed=(holding(1, A),)))
+    assert store.load().holdings == (holding(1, B), holding(2, A))
+
+
+def test_charges_add_up(store: Store) -> None:
+    store.commit(change(added=(holding(1),), charges=(charges(A, j1=5, idle=1), charges(A, j1=6, nobodys=2))))
+    store.commit(change(charges=(charges(A, j1=7, idle=3),)))
+    kept = store.load()
+    assert kept.job_energy_mj == {(key(1), A): 18}
+    assert (kept.idle_mj[A], kept.unattributed_mj[A]) == (4, 2)
+
+
+def test_a_watermark_replaces_the_one_before(store: Store) -> None:
+    store.commit(change(watermarks=(mark(A, 1, key(1)), mark(B, 5))))
+    store.commit(change(watermarks=(mark(A, 2),)))
+    assert store.load().watermarks == {A: mark(A, 2), B: mark(B, 5)}
+
+
+def test_a_hold_is_replaced_and_taken_away(store: Store) -> None:
+    store.commit(change(holds={A: AdminHold("one", 1.0, 2.0), B: AdminHold("two", 1.0, None)}))
+    store.commit(change(holds={A: AdminHold("three", 3.0, None), B: None}))
+    store.commit(change(holds={B: None}))
+    assert store.load().holds == {A: AdminHold("three", 3.0, None)}
+
+
+def test_the_boot_is_that_of_the_last_commit_and_holdings_of_another_boot_stay(store: Store) -> None:
+    store.commit(change(added=(holding(1),), boot="boot-1"))
+    store.commit(change(boot="boot-2"))
+    assert (store.load().boot_id, store.load().holdings) == ("boot-2", (holding(1),))
+
+
+def test_energy_of_holders_and_of_the_last_hour_is_loaded(store: Store) -> None:
+    store.commit(change(NOW, added=(holding(1),), charges=(charges(A, j1=1, j2=2),)))
+    store.commit(change(NOW + 1800, charges=(charges(A, j3=3),)))
+    store.commit(change(NOW + 3601))
+    assert {job.job_id: energy for (job, _), energy in store.load().job_energy_mj.items()} == {1: 1, 3: 3}
+
+
+def test_energy_that_is_no_longer_loaded_is_still_added_to(store: Store) -> None:
+    store.commit(change(NOW, charges=(charges(A, j1=1),)))
+    store.commit(change(NOW + DAY, charges=(charges(A, j1=1),)))
+    assert store.load().job_energy_mj == {(key(1), A): 2}
+
+
+def test_ends_are_forgotten_after_a_week(store: Store) -> None:
+    store.commit(change(NOW, over=(key(1),)))
+    store.commit(change(NOW + 7 * DAY, over=(key(2),)))
+    assert store.load().over == {key(1), key(2)}
+    store.commit(change(NOW + 7 * DAY + 1, over=(key(3),)))
+    assert store.load().over == {key(2), key(3)}
+
+
+def test_saying_an_end_again_does_not_make_it_younger(store: Store) -> None:
+    store.commit(change(NOW, over=(key(1),)))
+    store.commit(change(NOW + 5 * DAY, over=(key(1),)))
+    store.commit(change(NOW + 8 * DAY, over=(key(2),)))
+    assert store.load().over == {key(2)}
+
+
+def test_only_the_latest_ends_are_kept(store: Store) -> None:
+    store.commit(change(NOW, over=tuple(key(number) for number in range(20_000))))
+    store.commit(change(NOW + 1, over=(key(20_000), key(20_001))))
+    over = store.load().over
+    assert len(over) == 20_000
+    assert {key(20_000), key(20_001)} <= over
+
+
+def test_nothing_may_follow_closing(store: Store) -> None:
+    store.close()
+    with pytest.raises(StoreError):
+        store.load()
+    with pytest.raises(StoreError):
+        store.commit(change())
+
+
+def test_another_thread_may_use_it(store: Store) -> None:
+    found: list[Kept] = []
+
+    def work() -> None:
+        store.commit(change(added=(holding(1),)))
+        found.append(store.load())
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert found[0].holdings == (holding(1),)
+
+
+# On disk
+
+
+def open_store(path: Path) -> SqliteStore:
+    return SqliteStore(path, lambda: DAMAGED_AT)
+
+
+def test_what_was_written_is_there_after_a_kill(path: Path) -> None:
+    killed = open_store(path)
+    killed.commit(change(added=(holding(1),), charges=(charges(A, j1=5),), watermarks=(mark(A, 5, key(1)),)))
+    with closing(open_store(path)) as store:  # the first was never closed
+        assert store.load().job_energy_mj == {(key(1), A): 5}
+        assert store.load().holdings == (holding(1),)
+    killed.close()
+
+
+def test_only_its_owner_reads_the_ledger(path: Path) -> None:
+    path.parent.mkdir()
+    path.touch(0o644)
+    with closing(open_store(path)) as store:
+        store.commit(change(added=(holding(1),)))
+        files = sorted(path.parent.iterdir())
+        assert len(files) == 3  # with the log and its index
+        assert {stat.S_IMODE(file.stat().st_mode) for file in files} == {0o600}
+
+
+def test_a_change_that_cannot_be_written_whole_is_not_written_at_all(path: Path) -> None:
+    with closing(open_store(path)) as store:
+        store.commit(change(added=(holding(1),), charges=(charges(A, idle=1),)))
+        before = store.load()
+        too_much = change(
+            NOW + 1, "boot-2", removed=(holding(1),), charges=(charges(A, idle=2), charges(A, idle=2**70))
+        )
+        with pytest.raises(StoreError, match=r"state\.db: cannot use the ledger"):
+            store.commit(too_much)
+        assert store.load() == before
+        store.commit(change(removed=(holding(1),)))  # and it goes on
+        assert store.load().holdings == ()
+
+
+def test_a_newer_file_is_refused_and_left_alone(path: Path) -> None:
+    open_store(path).close()
+    with closing(sqlite3.connect(path)) as db:
+        db.execute("PRAGMA user_version = 99")
+    content = path.read_bytes()
+    with pytest.raises(StoreError, match=r"state\.db: a newer Wattkeeper .*version 99.*; install that version"):
+        open_store(path)
+    assert path.read_bytes() == content
+    assert [file.name for file in path.parent.iterdir()] == ["state.db"]
+
+
+def not_sqlite(path: Path) -> None:
+    path.write_bytes(b"no database at all, " * 500)
+
+
+def cut_short(path: Path) -> None:
+    os.truncate(path, 8192)
+
+
+def page_overwritten(path: Path) -> None:
+    with path.open("r+b") as file:
+        file.seek(4096)
+        file.write(b"\xff" * 4096)
+
+
+def senseless_facts(path: Path) -> None:
+    with closing(sqlite3.connect(path)) as db, db:
+        db.execute("UPDATE holdings SET facts = '{'")
+
+
+def senseless_share(path: Path) -> None:
+    with closing(sqlite3.connect(path)) as db, db:
+        db.execute("UPDATE holdings SET share = 'half'")
+
+
+@pytest.mark.parametrize("damage", [not_sqlite, cut_short, page_overwritten, senseless_facts, senseless_share])
+def test_a_damaged_file_is_set_aside_and_a_fresh_one_begun(
+    path: Path, damage: Callable[[Path], None], caplog: pytest.LogCaptureFixture
+) -> None:
+    with closing(open_store(path)) as store:
+        store.commit(change(added=(holding(1),)))
+    damage(path)
+    with closing(open_store(path)) as store:
+        assert store.load() == Kept()
+        aside = path.parent / "state.db.corrupt-20231114T221320Z"
+        assert store.set_aside == aside
+        assert aside.exists()
+        assert str(aside) in caplog.text
+        store.commit(change(added=(holding(2),)))
+    with closing(open_store(path)) as store:
+        assert store.load().holdings == (holding(2),)
+        assert store.set_aside is None
+
+
+def test_a_second_damaged_file_does_not_overwrite_the_first(path: Path) -> None:
+    path.parent.mkdir()
+    for content in (b"first " * 1000, b"second " * 1000):
+        path.write_bytes(content)
+        open_store(path).close()
+    aside = sorted(path.parent.glob("state.db.corrupt-*"))
+    assert [file.read_bytes()[:6] for file in aside] == [b"first ", b"second"]
+
+
+def test_a_log_left_by_a_damaged_file_is_not_played_into_the_fresh_one(path: Path) -> None:
+    open_store(path).close()  # all but the next commit is in the file itself
+    killed = open_store(path)
+    killed.commit(change(added=(holding(1),)))
+    log = Path(f"{path}-wal").read_bytes()
+    killed.close()
+    path.write_bytes(b"damaged " * 1000)
+    Path(f"{path}-wal").write_bytes(log)
+    with closing(open_store(path)) as store:
+        assert store.load() == Kept()
+        assert Path(f"{store.set_aside}-wal").read_bytes() == log
+
+
+def test_a_folder_in_its_place_is_named_with_the_mend(path: Path) -> None:
+    path.mkdir(parents=True)
+    with pytest.raises(StoreError, match=r"state\.db: cannot open the ledger \(Is a directory\); let the agent"):
+        open_store(path)
+
+
+def test_a_file_that_another_process_keeps_locked_is_named_with_the_mend(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("wattkeeper.ledger.store.BUSY_TIMEOUT_S", 0.05)
+    with closing(open_store(path)) as store, closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        with pytest.raises(StoreError, match=r"state\.db: .*locked.*; another process keeps it locked"):
+            store.commit(change())
+        other.execute("ROLLBACK")
+        store.commit(change())
+
+
+def test_a_reader_does_not_hold_up_the_writer(path: Path) -> None:
+    with closing(open_store(path)) as store, closing(sqlite3.connect(path, isolation_level=None)) as reader:
+        reader.execute("BEGIN")
+        reader.execute("SELECT * FROM holdings").fetchall()
+        store.commit(change(added=(holding(1),)))
+        assert store.load().holdings == (holding(1),)
