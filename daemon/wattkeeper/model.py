@@ -32,6 +32,10 @@ JobText = str | None | Unknown
 JobNumber = int | None | Unknown
 
 
+SEEN_RUN: Final = "seen"
+"""The run of a job that was found running by its processes, which do not tell which run they are."""
+
+
 @dataclass(frozen=True, slots=True, order=True)
 class JobKey:
     """One run of one job. ``run`` is Slurm's SLUID (25.11 and later) or else ``r`` and the restart count, because
@@ -42,7 +46,7 @@ class JobKey:
     run: str
 
     def __str__(self) -> str:
-        return f"{self.job_id}" if self.run in {"", "r0"} else f"{self.job_id}/{self.run}"
+        return f"{self.job_id}" if self.run in {"", "r0", SEEN_RUN} else f"{self.job_id}/{self.run}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,6 @@
 """The seams of the agent. Each has more than one implementation, or a fake with behaviour that tests run against."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -66,8 +66,8 @@ class Actuator(Protocol):
 class RunningJobs(Protocol):
     """Which jobs run on this node, by evidence on the node itself (never a question to slurmctld)."""
 
-    async def running(self) -> Sequence[Mapping[str, str]] | None:
-        """For each job with a process here, its Slurm environment; None where it cannot be told."""
+    async def running(self) -> Mapping[int, Mapping[str, str]] | None:
+        """By job id, the environment of each job with a process here; None where it cannot be told."""
         ...
 
 

@@ -1,10 +1,10 @@
 """Who holds which GPU: what a start or an end of a job changes. Idempotent by (job run, event)."""
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
-from wattkeeper.model import GpuUuid, Holding, JobFacts, JobKey, Sharing
+from wattkeeper.model import SEEN_RUN, GpuUuid, Holding, JobFacts, JobKey, Sharing
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +85,10 @@ def _displaced(holding: Holding, gpus: Mapping[GpuUuid, Sharing]) -> bool:
     return gpus.get(holding.gpu) is Sharing.WHOLE
 
 
+def _ended_by(held: JobKey, key: JobKey) -> bool:
+    return held in {key, replace(key, run=SEEN_RUN)} or older_run(held, key)
+
+
 def _same_job(one: JobKey, other: JobKey) -> bool:
     return (one.cluster, one.job_id) == (other.cluster, other.job_id)
 
@@ -97,7 +101,7 @@ def end(key: JobKey, when: Moment, holdings: Sequence[Holding], over: Collection
     Epilog did. Only where it can be no earlier run's Epilog does it also close the door to its own run's Prolog.
     """
     same = [h for h in holdings if _same_job(h.job.key, key) and not older_run(key, h.job.key)]
-    removed = tuple(h for h in same if h.since_mono < when.mono and (h.job.key == key or older_run(h.job.key, key)))
+    removed = tuple(h for h in same if h.since_mono < when.mono and _ended_by(h.job.key, key))
     if not removed and (same or key in over):
         return Transition(Verdict.DUPLICATE if key in over else Verdict.LATE)
     over_now = {h.job.key for h in removed}

@@ -1,7 +1,7 @@
 """Questions to Slurm's own programs on this node. None of them asks slurmctld."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 from wattkeeper.slurm.gres import GresGpu, parse_slurmd_g
@@ -31,11 +31,12 @@ class SlurmNode:
         found = parse_slurmd_g(done.complaint + "\n" + done.output)
         return found or None
 
-    async def running(self) -> Sequence[Mapping[str, str]] | None:
-        """The Slurm environment of each job with a process here (``scontrol listpids``, 5 ms, no RPC).
+    async def running(self) -> Mapping[int, Mapping[str, str]] | None:
+        """By job id, the Slurm environment of each job with a process here (``scontrol listpids``, 5 ms, no RPC).
 
         The job ids are the slurmstepds' word. The rest comes from the processes' environments, which are the
-        user's to change: evidence for a GPU that nobody else holds, and no more. None where it cannot be told.
+        user's to change: evidence for a GPU that nobody else holds, and no more; empty
+        where they do not say. None where it cannot be told at all.
         """
         scontrol = self._find("scontrol")
         if scontrol is None:
@@ -53,7 +54,7 @@ class SlurmNode:
                 environment.setdefault("SLURM_JOB_GPUS", environment.get("SLURM_STEP_GPUS", ""))
                 jobs[job_id] = environment
             jobs.setdefault(job_id, {})
-        return [environment for environment in jobs.values() if environment]
+        return jobs
 
     def _environment_of(self, pid: int) -> dict[str, str]:
         try:

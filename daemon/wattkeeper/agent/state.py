@@ -1,0 +1,120 @@
+"""What the agent knows at this moment. Only the loop changes it; everybody else gets snapshots."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from wattkeeper.config.settings import Settings
+from wattkeeper.core.drift import DriftHistory
+from wattkeeper.core.match import fits_model
+from wattkeeper.core.policy import Policy
+from wattkeeper.model import (
+    Decision,
+    GpuContext,
+    GpuInfo,
+    GpuReading,
+    GpuUuid,
+    Holding,
+    JobFacts,
+    JobKey,
+    Target,
+    Watermark,
+)
+from wattkeeper.slurm.gres import GresMap
+from wattkeeper.snapshot import AdminHold, PolicyState, SourceState
+from wattkeeper.units import Millijoules, Milliwatts
+
+
+@dataclass(slots=True)
+class Gpu:
+    """One GPU. ``confirmed_mw``: the target as we last read it back; None since our start or a change of target.
+
+    ``saved_mw``: the baseline saved in ``run_dir``. ``applying`` counts writes under way. ``left_mw``: a foreign
+    limit that was reported and is being left.
+    """
+
+    info: GpuInfo
+    saved_mw: Milliwatts | None = None
+    ours: bool = False
+    reading: GpuReading | None = None
+    target: Target | None = None
+    confirmed_mw: Milliwatts | None = None
+    drift: DriftHistory = DriftHistory()
+    left_mw: Milliwatts | None = None
+    hold: AdminHold | None = None
+    watermark: Watermark | None = None
+    idle_mj: Millijoules = Millijoules(0)
+    unattributed_mj: Millijoules = Millijoules(0)
+    error: str | None = None
+    applying: int = 0
+
+
+@dataclass(slots=True)
+class Job:
+    """One run of a job on this node, from its start until it is forgotten."""
+
+    facts: JobFacts
+    gpus: tuple[GpuUuid, ...]
+    started_at: float
+    ended_at: float | None = None
+    ended_mono: float | None = None
+    decisions: dict[GpuUuid, Decision] = field(default_factory=dict)
+    caps_mw: dict[GpuUuid, Milliwatts | None] = field(default_factory=dict)
+    energy_mj: dict[GpuUuid, Millijoules] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class State:
+    """Everything that changes while the agent runs."""
+
+    settings: Settings
+    policy: Policy
+    node: str
+    cluster: str = ""
+    boot_id: str = ""
+    gres: GresMap = field(default_factory=lambda: GresMap(()))
+    gpus: dict[GpuUuid, Gpu] = field(default_factory=dict)
+    holdings: tuple[Holding, ...] = ()
+    over: set[JobKey] = field(default_factory=set)
+    jobs: dict[JobKey, Job] = field(default_factory=dict)
+    policy_state: PolicyState = PolicyState("", True, 0.0)
+    sources: dict[str, SourceState] = field(default_factory=dict)
+    alarms: dict[str, str] = field(default_factory=dict)
+
+    def holders(self, gpu: GpuUuid) -> tuple[Holding, ...]:
+        """Who holds a GPU, oldest first."""
+        return tuple(h for h in self.holdings if h.gpu == gpu)
+
+    def owners(self, gpu: GpuUuid) -> tuple[JobKey, ...]:
+        """Whose the GPU's energy is from now on."""
+        return tuple(sorted(h.job.key for h in self.holders(gpu)))
+
+    def replace_holdings(self, removed: Iterable[Holding], added: Iterable[Holding]) -> None:
+        """Take some holdings away and add others."""
+        gone = {(h.job.key, h.gpu) for h in removed}
+        self.holdings = (*(h for h in self.holdings if (h.job.key, h.gpu) not in gone), *added)
+
+    def baseline_mw(self, gpu: Gpu) -> Milliwatts | None:
+        """What "put it back" means: declared by the site, else as saved, else, on a free GPU, the present limit.
+
+        None while a job holds a GPU of which nothing was saved: its limit may be that job's, or our own.
+        """
+        declared = self._declared_mw(gpu.info)
+        if declared is not None:
+            return declared
+        if gpu.saved_mw is not None:
+            return gpu.saved_mw
+        if self.holders(gpu.info.uuid) or gpu.reading is None:
+            return None
+        return gpu.reading.requested_mw
+
+    def _declared_mw(self, info: GpuInfo) -> Milliwatts | None:
+        declared = self.settings.gpus.baseline
+        if declared == "found":
+            return None
+        if declared == "default":
+            return info.default_mw
+        return next((mw for pattern, mw in declared if fits_model(pattern, info.model)), None)
+
+    def context(self, gpu: Gpu) -> GpuContext:
+        """What a decision about this GPU needs."""
+        return GpuContext(gpu.info, self.baseline_mw(gpu), self.settings.gpus.exceed_baseline)

@@ -1,0 +1,141 @@
+"""From the holdings to the limits: resolve, arbitrate, plan, apply."""
+
+import asyncio
+import logging
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+
+from wattkeeper.agent.state import Gpu, State
+from wattkeeper.agent.tally import Tally
+from wattkeeper.core.arbitrate import arbitrate
+from wattkeeper.core.plan import plan, same_limit
+from wattkeeper.core.resolve import resolve, resolve_idle
+from wattkeeper.model import Action, Conditions, GpuUuid, Target
+from wattkeeper.privileged.errors import DeviceError, Kind
+from wattkeeper.protocols import Actuator, Clock
+from wattkeeper.units import Milliwatts, format_power
+
+log = logging.getLogger("wattkeeper.caps")
+
+WRITE_DEADLINE_S = 1.4
+
+
+class Steersman:
+    """Turns the state's holdings into limits on the devices, and tells the state what came of it."""
+
+    def __init__(self, state: State, actuator: Actuator, clock: Clock, tally: Tally) -> None:
+        self._state = state
+        self._actuator = actuator
+        self._clock = clock
+        self._tally = tally
+
+    def decide(self, gpus: Iterable[GpuUuid]) -> tuple[Target, ...]:
+        """Resolve each GPU anew, note the decisions with its jobs, and give the targets."""
+        return tuple(self._decide(self._state.gpus[uuid]) for uuid in gpus if uuid in self._state.gpus)
+
+    def _decide(self, gpu: Gpu) -> Target:
+        state, uuid = self._state, gpu.info.uuid
+        conditions = Conditions(self._clock.wall(), state.node, observe=state.settings.mode == "observe")
+        context = state.context(gpu)
+        holders = state.holders(uuid)
+        decisions = [resolve(h.job, context, state.policy, conditions) for h in holders]
+        target = arbitrate(decisions or [resolve_idle(context, state.policy, conditions)], context, state.policy)
+        if gpu.target is None or gpu.target.limit_mw != target.limit_mw:
+            gpu.confirmed_mw = None
+        gpu.target = target
+        for holding, decision in zip(holders, target.decisions, strict=False):
+            job = state.jobs.get(holding.job.key)
+            if job is not None:
+                job.decisions[uuid] = decision
+                job.caps_mw[uuid] = target.limit_mw
+        return target
+
+    def wanted(self, targets: Sequence[Target], *, starting: bool = False) -> tuple[Action, ...]:
+        """The writes that targets call for, on the GPUs that are the agent's to write now.
+
+        ``starting``: a job begins, so that even a GPU that nobody has written is brought to its baseline.
+        """
+        mine = []
+        for target in targets:
+            gpu = self._state.gpus[target.gpu]
+            if gpu.hold is not None or gpu.drift.yielded:
+                continue
+            baseline = self._state.baseline_mw(gpu)
+            if target.observe:
+                # observed GPUs are not written, but one that we wrote before is still owed its baseline
+                if not gpu.ours or baseline is None:
+                    continue
+                mine.append(replace(target, limit_mw=baseline, observe=False))
+            elif gpu.ours or starting or target.limit_mw != baseline:
+                mine.append(target)
+        readings = {uuid: gpu.reading for uuid, gpu in self._state.gpus.items() if gpu.reading is not None}
+        known = [uuid for uuid, gpu in self._state.gpus.items() if self._state.baseline_mw(gpu) is not None]
+        return plan(mine, readings, known)
+
+    async def apply(self, actions: Sequence[Action], cause: str) -> bool:
+        """Write: all lowerings at once, then all raises. True where every limit reads back as wanted."""
+        lowerings = [action for action in actions if action.lowers]
+        raises = [action for action in actions if not action.lowers]
+        done = [await asyncio.gather(*(self._write(action, cause) for action in part)) for part in (lowerings, raises)]
+        return all(done[0]) and all(done[1])
+
+    async def settle(self, targets: Sequence[Target]) -> None:
+        """Note ownership where no write is needed: take GPUs whose limit is right already, give idle ones back."""
+        await asyncio.gather(*(self._settle(self._state.gpus[target.gpu], target) for target in targets))
+
+    async def _settle(self, gpu: Gpu, target: Target) -> None:
+        if target.limit_mw is None or gpu.reading is None or gpu.reading.requested_mw is None:
+            return
+        if gpu.hold is not None or gpu.drift.yielded or gpu.applying:
+            return
+        if not same_limit(gpu.reading.requested_mw, target.limit_mw):
+            return
+        gpu.confirmed_mw = target.limit_mw
+        baseline, idle = self._state.baseline_mw(gpu), not self._state.holders(gpu.info.uuid)
+        try:
+            if gpu.ours and idle and target.limit_mw == baseline:
+                await self._actuator.give_back(gpu.info.uuid, target.limit_mw, WRITE_DEADLINE_S)
+                gpu.ours = False
+            elif not gpu.ours and not target.observe and baseline is not None and target.limit_mw < baseline:
+                gpu.saved_mw = Milliwatts(await self._actuator.claim(gpu.info.uuid, WRITE_DEADLINE_S))
+                gpu.ours = True
+        except DeviceError as error:
+            self._failed(gpu, error)
+
+    async def _write(self, action: Action, cause: str) -> bool:
+        gpu = self._state.gpus[action.gpu]
+        backs_off = not self._state.holders(action.gpu) and action.new_mw == self._state.baseline_mw(gpu)
+        gpu.applying += 1
+        try:
+            write = self._actuator.give_back if backs_off else self._actuator.set_limit
+            read_mw = Milliwatts(await write(action.gpu, action.new_mw, WRITE_DEADLINE_S))
+        except DeviceError as error:
+            if error.kind is Kind.REPLACED:
+                return True  # a newer target is on its way
+            self._failed(gpu, error)
+            return False
+        finally:
+            gpu.applying -= 1
+        gpu.ours = not backs_off
+        gpu.error = None
+        gpu.saved_mw = gpu.saved_mw if gpu.saved_mw is not None else action.old_mw
+        if gpu.target is not None and gpu.target.limit_mw == action.new_mw:
+            gpu.confirmed_mw = action.new_mw
+        if gpu.reading is not None:
+            gpu.reading = replace(gpu.reading, requested_mw=read_mw)
+        self._tally.cap_writes[cause] += 1
+        self._log(gpu, action, cause)
+        return True
+
+    def _log(self, gpu: Gpu, action: Action, cause: str) -> None:
+        jobs = ",".join(str(h.job.key) for h in self._state.holders(action.gpu)) or "none"
+        log.info(
+            "limit set: job=%s gpu=%d old=%s new=%s cause=%s why=%s",
+            jobs, gpu.info.minor, format_power(action.old_mw), format_power(action.new_mw), cause, action.reason,
+        )  # fmt: skip
+
+    def _failed(self, gpu: Gpu, error: DeviceError) -> None:
+        self._tally.cap_write_errors[gpu.info.minor, str(error.kind)] += 1
+        if gpu.error != str(error):
+            log.error("gpu=%d limit not set: %s", gpu.info.minor, error)
+        gpu.error = str(error)

@@ -1,0 +1,35 @@
+"""Counting what happened, for the metrics."""
+
+from collections import Counter
+from dataclasses import dataclass, field
+
+from wattkeeper.snapshot import APPLY_BUCKETS_S, Counters, Histogram
+
+
+@dataclass(slots=True)
+class Tally:
+    """Counts since the agent's start; ``view`` is the immutable copy that a snapshot carries."""
+
+    cap_writes: Counter[str] = field(default_factory=Counter)
+    cap_write_errors: Counter[tuple[int, str]] = field(default_factory=Counter)
+    hook_events: Counter[tuple[str, str]] = field(default_factory=Counter)
+    requests: Counter[str] = field(default_factory=Counter)
+    drift: Counter[tuple[int, str, str]] = field(default_factory=Counter)
+    _applied: dict[str, Histogram] = field(default_factory=dict)
+
+    def applied(self, event: str, seconds: float) -> None:
+        """Note how long it took from an event's receipt to the read-back of its limits."""
+        old = self._applied.get(event, Histogram())
+        buckets = tuple(n + (seconds <= edge) for n, edge in zip(old.buckets, APPLY_BUCKETS_S, strict=True))
+        self._applied[event] = Histogram(buckets, old.count + 1, old.sum_s + seconds)
+
+    def view(self) -> Counters:
+        """The counts as they stand."""
+        return Counters(
+            cap_writes=dict(self.cap_writes),
+            cap_write_errors=dict(self.cap_write_errors),
+            hook_events=dict(self.hook_events),
+            requests=dict(self.requests),
+            drift=dict(self.drift),
+            apply_seconds=dict(self._applied),
+        )
