@@ -327,7 +327,6 @@ def test_a_log_left_by_a_damaged_file_is_not_played_into_the_fresh_one(path: Pat
     Path(f"{path}-wal").write_bytes(log)
     with closing(open_store(path)) as store:
         assert store.load() == Kept()
-        assert Path(f"{store.set_aside}-wal").read_bytes() == log
 
 
 def test_a_folder_in_its_place_is_named_with_the_mend(path: Path) -> None:
