@@ -1,0 +1,102 @@
+"""The command ``wattkeeper``. Sub-commands are imported when they are called: a hook must not wait for the rest."""
+
+import sys
+from importlib import import_module
+from typing import NamedTuple
+
+import click
+
+from wattkeeper.errors import WattkeeperError
+
+
+class _Place(NamedTuple):
+    module: str
+    name: str
+    short_help: str
+
+
+COMMANDS = {
+    "run": _Place("run", "run", "The agent of this node; systemd starts it."),
+    "demo": _Place("demo", "demo", "The real agent on simulated GPUs, drawn live. Needs no GPU, Slurm or root."),
+    "check": _Place("check", "check", "Validate settings and policies."),
+    "explain": _Place("explain", "explain", "Why a job gets the cap it gets, step by step."),
+    "status": _Place("status", "status", "This node: GPUs, limits, who holds them, and why."),
+    "job": _Place("job", "job", "What a job asked for, got and used."),
+    "restore": _Place("restore", "restore", "GPUs back to the limit that was there before Wattkeeper."),
+    "hold": _Place("hold", "hold", "Take GPUs out of the agent's hands."),
+    "resume": _Place("hold", "resume", "Give held GPUs back to the agent."),
+    "sim": _Place("sim", "sim", "Create, script and break simulated GPUs."),
+    "hook": _Place("hook", "hook", "What the Prolog and Epilog call where curl is missing."),
+}
+
+
+class LazyGroup(click.Group):
+    """A group that knows its commands by name and imports the one that is called."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """The commands in the order in which people meet them."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Imports the command's module; None where there is no such command."""
+        place = COMMANDS.get(cmd_name)
+        if place is None:
+            return None
+        command = getattr(import_module(f"wattkeeper.cli.{place.module}"), place.name)
+        if not isinstance(command, click.Command):
+            raise TypeError(f"{place} is no command")
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """The list in the help, without an import."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, place.short_help) for name, place in COMMANDS.items()])
+
+
+def _print_version(context: click.Context, _: click.Parameter, wanted: bool) -> None:
+    if wanted and not context.resilient_parsing:
+        from importlib.metadata import version  # slow to import, and only needed here
+
+        click.echo(f"wattkeeper {version('wattkeeper')}")
+        context.exit()
+
+
+@click.group(
+    cls=LazyGroup,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="""\b
+Examples:
+  wattkeeper demo                       see it work, here and now
+  wattkeeper check policy.yaml          is this policy right?
+  wattkeeper status                     what are this node's GPUs doing, and why?
+  wattkeeper explain 1234               why did job 1234 get this cap?
+  sudo wattkeeper hold --gpu 3 --for 2h --reason "burn-in test"
+
+\b
+Users ask for a cap in their job's comment: sbatch --comment="power=250W" job.sh
+Exit codes: 0 fine; 1 the thing asked about is not so; 2 wrong use.
+Completion in bash: eval "$(_WATTKEEPER_COMPLETE=bash_source wattkeeper)"; zsh and fish likewise.""",
+)
+@click.option(
+    "--version", is_flag=True, is_eager=True, expose_value=False, callback=_print_version, help="Print the version."
+)
+def cli() -> None:
+    """Power limits for the GPUs of Slurm jobs, from policy, with every joule accounted for.
+
+    On each GPU node an agent gives a job's GPUs the power limit that the site's policy says, before the job's first
+    process runs, and puts them back when the job ends. These commands look at that agent, steer it, and test policy
+    without one. WATTKEEPER_RUN_DIR says where its sockets are, if not in /run/wattkeeper.
+    """
+
+
+def main() -> None:
+    """Runs the command; what a person can mend is one line on standard error and exit status 1."""
+    try:
+        cli(prog_name="wattkeeper")
+    except WattkeeperError as error:
+        click.echo(f"wattkeeper: {error}", err=True)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

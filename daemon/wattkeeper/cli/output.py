@@ -1,0 +1,117 @@
+"""How commands print: tables that are drawn on a terminal and aligned in a pipe, JSON, numbers with units."""
+
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import click
+
+from wattkeeper.text import printable
+from wattkeeper.units import Millijoules, Milliwatts, format_energy, format_power
+
+NOTHING = "-"
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A heading, and on which side its cells stand."""
+
+    heading: str
+    right: bool = False
+
+
+def print_json(data: object) -> None:
+    """One JSON value, for programs."""
+    click.echo(json.dumps(data, indent=2, ensure_ascii=False))
+
+
+def print_table(columns: Sequence[Column], rows: Sequence[Sequence[str]]) -> None:
+    """A table: drawn to the terminal's width where there is one, else with every cell whole and aligned."""
+    if sys.stdout.isatty():
+        _draw(columns, rows)
+    else:
+        for line in aligned(columns, rows):
+            click.echo(line)
+
+
+def aligned(columns: Sequence[Column], rows: Sequence[Sequence[str]]) -> list[str]:
+    """The lines of a table in plain text, columns two spaces apart."""
+    table = [[column.heading for column in columns], *rows]
+    widths = [max(len(row[at]) for row in table) for at in range(len(columns))]
+    return [
+        "  ".join(
+            cell.rjust(width) if column.right else cell.ljust(width)
+            for cell, width, column in zip(row, widths, columns, strict=True)
+        ).rstrip()
+        for row in table
+    ]
+
+
+def _draw(columns: Sequence[Column], rows: Sequence[Sequence[str]]) -> None:
+    from rich.console import Console  # slow to import, and only needed here
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in columns:
+        table.add_column(column.heading, justify="right" if column.right else "left", no_wrap=column.right)
+    for row in rows:
+        table.add_row(*map(Text, row))
+    Console(highlight=False).print(table)
+
+
+def shown(text: object) -> str:
+    """Text from the agent, which is escaped already, or a user's, which may not be; nothing: a dash."""
+    if text is None or text == "":
+        return NOTHING
+    whole = str(text)
+    bare = whole.replace("\\", "/")
+    return whole if printable(bare, len(bare)) == bare else printable(whole, 500)
+
+
+def watts(value: float | None) -> str:
+    """``250 W``, or a dash; to a tenth."""
+    return NOTHING if value is None else format_power(Milliwatts(round(value * 10) * 100)).replace(".0 W", " W")
+
+
+def energy(joules: float | None) -> str:
+    """``12.3 kJ``, or a dash."""
+    return NOTHING if joules is None else format_energy(Millijoules(round(joules * 1000)))
+
+
+def gpu_names(minors: Sequence[int]) -> str:
+    """``GPU 0`` or ``GPUs 0,1``."""
+    return f"GPU{'s' if len(minors) > 1 else ''} {','.join(map(str, minors))}"
+
+
+def step_line(step: Mapping[str, Any]) -> str:
+    """``rule: cap 250 W (policy.yaml:4)``."""
+    place = f" ({shown(step['source'])})" if step.get("source") else ""
+    return f"{step['kind']}: {shown(step['text'])}{place}"
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """GPUs of a job that are alike: the same steps, cap and outcome."""
+
+    minors: tuple[int, ...]
+    gpu: Mapping[str, Any]
+
+
+def alike(gpus: Sequence[Mapping[str, Any]]) -> list[Group]:
+    """The GPUs of a job as the agent gives them, those with the same decision together, by minor number."""
+    groups: dict[str, list[Mapping[str, Any]]] = {}
+    for gpu in sorted(gpus, key=lambda gpu: int(gpu["gpu"])):
+        same = {name: gpu.get(name) for name in ("model", "cap_w", "outcome", "asked", "rule", "observe", "steps")}
+        groups.setdefault(json.dumps(same, sort_keys=True), []).append(gpu)
+    return [Group(tuple(int(gpu["gpu"]) for gpu in found), found[0]) for found in groups.values()]
+
+
+def got(group: Group) -> str:
+    """``250 W``, ``250 W each``, or what stands in the way of a number."""
+    gpu = group.gpu
+    cap = "limit left alone" if gpu.get("cap_w") is None else watts(gpu["cap_w"])
+    each = " each" if len(group.minors) > 1 and gpu.get("cap_w") is not None else ""
+    return f"{cap}{each}{' (observed only: nothing is written)' if gpu.get('observe') else ''}"

@@ -1,0 +1,35 @@
+"""``wattkeeper run``: the agent."""
+
+import asyncio
+from pathlib import Path
+
+import click
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  systemctl start wattkeeper                       the usual way
+  wattkeeper check && sudo wattkeeper run          by hand, with its log on the terminal
+
+\b
+SIGHUP (systemctl reload wattkeeper) reads settings and policies again; mistakes leave the old ones in force.
+SIGTERM ends it; what becomes of the limits then is the setting on_stop."""
+)
+@click.option(
+    "--config",
+    type=click.Path(path_type=Path),
+    default=Path("/etc/wattkeeper/wattkeeper.yaml"),
+    show_default=True,
+    help="The settings.",
+)
+@click.pass_context
+def run(context: click.Context, config: Path) -> None:
+    """Run the agent of this node until it is told to stop.
+
+    It sets power limits, so it needs root where the GPUs are real. A node without GPUs or driver is fine: the agent is
+    ready and has nothing to do.
+    """
+    from wattkeeper.agent.wiring import serve  # the agent and its libraries, which no other command needs
+
+    context.exit(asyncio.run(serve(config)))
