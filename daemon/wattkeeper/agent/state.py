@@ -38,7 +38,7 @@ class Gpu:
     reading: GpuReading | None = None
     target: Target | None = None
     confirmed_mw: Milliwatts | None = None
-    drift: DriftHistory = DriftHistory()
+    drift: DriftHistory = field(default_factory=DriftHistory)
     left_mw: Milliwatts | None = None
     hold: AdminHold | None = None
     watermark: Watermark | None = None
@@ -76,7 +76,7 @@ class State:
     holdings: tuple[Holding, ...] = ()
     over: set[JobKey] = field(default_factory=set)
     jobs: dict[JobKey, Job] = field(default_factory=dict)
-    policy_state: PolicyState = PolicyState("", True, 0.0)
+    policy_state: PolicyState = field(default_factory=lambda: PolicyState("", True, 0.0))
     sources: dict[str, SourceState] = field(default_factory=dict)
     alarms: dict[str, str] = field(default_factory=dict)
 

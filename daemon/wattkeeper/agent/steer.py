@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
 
 from wattkeeper.agent.state import Gpu, State
@@ -72,12 +72,16 @@ class Steersman:
         known = [uuid for uuid, gpu in self._state.gpus.items() if self._state.baseline_mw(gpu) is not None]
         return plan(mine, readings, known)
 
-    async def apply(self, actions: Sequence[Action], cause: str) -> bool:
-        """Write: all lowerings at once, then all raises. True where every limit reads back as wanted."""
-        lowerings = [action for action in actions if action.lowers]
-        raises = [action for action in actions if not action.lowers]
-        done = [await asyncio.gather(*(self._write(action, cause) for action in part)) for part in (lowerings, raises)]
-        return all(done[0]) and all(done[1])
+    async def apply(self, actions: Sequence[Action], cause: str, drifted: Collection[GpuUuid] = frozenset()) -> bool:
+        """Write: all lowerings at once, then all raises. True where every limit reads back as wanted.
+
+        ``cause`` is what the writes are counted as, but for those on ``drifted`` GPUs, which are repairs.
+        """
+        done = True
+        for part in ([a for a in actions if a.lowers], [a for a in actions if not a.lowers]):
+            causes = ["drift" if action.gpu in drifted else cause for action in part]
+            done &= all(await asyncio.gather(*map(self._write, part, causes)))
+        return done
 
     async def settle(self, targets: Sequence[Target]) -> None:
         """Note ownership where no write is needed: take GPUs whose limit is right already, give idle ones back."""

@@ -1,0 +1,191 @@
+"""Prolog and Epilog: from a hook's environment to caps that are set and read back."""
+
+import asyncio
+import logging
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+
+from wattkeeper.agent import meter
+from wattkeeper.agent.ledger import LedgerWriter
+from wattkeeper.agent.observe import Observer
+from wattkeeper.agent.state import Job, State
+from wattkeeper.agent.steer import WRITE_DEADLINE_S, Steersman
+from wattkeeper.agent.tally import Tally
+from wattkeeper.core.drift import DriftHistory
+from wattkeeper.core.holdings import Moment, Transition, Verdict, begin, end
+from wattkeeper.model import GpuUuid, JobFacts, JobKey, Sharing
+from wattkeeper.privileged.errors import DeviceError
+from wattkeeper.protocols import Actuator, Change, Clock
+from wattkeeper.slurm.gres import MappingError
+from wattkeeper.slurm.hook_event import EventError, EventKind, HookEvent, parse_event
+from wattkeeper.text import printable
+from wattkeeper.units import Milliwatts
+
+log = logging.getLogger("wattkeeper.jobs")
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What came of an event. ``applied``: every limit that it called for reads back. ``text`` says so in words."""
+
+    outcome: str
+    applied: bool
+    text: str
+
+
+class EventHandler:
+    """Handles hook events one decision at a time; the writes they lead to run beside each other."""
+
+    def __init__(
+        self,
+        state: State,
+        steersman: Steersman,
+        observer: Observer,
+        actuator: Actuator,
+        ledger: LedgerWriter,
+        clock: Clock,
+        tally: Tally,
+        deciding: asyncio.Lock,
+    ) -> None:
+        self._state = state
+        self._steersman = steersman
+        self._observer = observer
+        self._actuator = actuator
+        self._ledger = ledger
+        self._clock = clock
+        self._tally = tally
+        self._deciding = deciding
+
+    async def handle(self, kind: EventKind, raw: bytes, when: Moment | None = None) -> Answer:
+        """Take an event in and bring its GPUs to what follows from it.
+
+        ``when``: of an event from the spool, whose energy interval nobody can cut any more. Never raises for what
+        the event says; what it cannot make sense of is counted and told.
+        """
+        received = self._clock.mono()
+        try:
+            answer = await self._handle(kind, parse_event(kind, raw), when)
+        except (EventError, MappingError) as error:
+            outcome = "unmapped" if isinstance(error, MappingError) else "invalid"
+            log.error("%s refused: %s", kind, error)
+            answer = Answer(outcome, False, str(error))
+        self._tally.hook_events[kind, answer.outcome] += 1
+        if when is None:
+            self._tally.applied(kind, self._clock.mono() - received)
+        return answer
+
+    async def _handle(self, kind: EventKind, event: HookEvent, when: Moment | None) -> Answer:
+        moment = when or Moment(self._clock.wall(), self._clock.mono())
+        job = self._on_this_node(event.job)
+        async with self._deciding:
+            if kind is EventKind.PROLOG:
+                try:
+                    gpus = self._devices(event)
+                except MappingError as error:
+                    self._state.alarms["gres"] = f"job {job.key}: {error}"
+                    raise
+                if not gpus:
+                    return Answer("no_gpu", True, "the job has no GPU on this node")
+                job = replace(job, gpus=len(gpus))
+                transition = begin(job, gpus, moment, self._state.holdings, self._state.over)
+                await self._save_baselines(gpus, transition)
+            else:
+                transition = end(job.key, moment, self._state.holdings, self._state.over)
+            affected = transition.gpus or frozenset(h.gpu for h in self._state.holdings if h.job.key == job.key)
+            await self.carry_out(transition, moment, cut=when is None)
+            targets = self._steersman.decide(affected)
+            if transition.verdict is Verdict.STARTED:
+                self._started(job, transition)
+        starting = kind is EventKind.PROLOG and transition.verdict is not Verdict.LATE
+        actions = self._steersman.wanted(targets, starting=starting)
+        applied = await self._steersman.apply(actions, "start" if starting else "end")
+        await self._steersman.settle(targets)
+        return self._answer(job.key, transition, applied, [t.gpu for t in targets])
+
+    async def carry_out(self, transition: Transition, moment: Moment, *, cut: bool) -> None:
+        """Write a transition and the energy interval it closes in one transaction, then bring the state to it."""
+        state = self._state
+        if not (transition.removed or transition.added or transition.over):
+            return
+        readings = await self._observer.read(transition.gpus) if cut else {}
+        after = {uuid: _owners_after(state, uuid, transition) for uuid in transition.gpus}
+        charges, watermarks = meter.cut(state, readings, after)
+        change = Change(
+            boot_id=state.boot_id,
+            at=moment.at,
+            removed=transition.removed,
+            added=transition.added,
+            over=transition.over,
+            charges=charges,
+            watermarks=watermarks,
+        )
+        await self._ledger.commit(change)
+        meter.settle(state, charges, watermarks)
+        state.replace_holdings(transition.removed, transition.added)
+        state.over.update(transition.over)
+        self._note_jobs(transition, moment)
+        for uuid in transition.gpus:
+            state.gpus[uuid].drift = DriftHistory()  # a new holder is a new start for whoever fights over the limit
+
+    def _devices(self, event: HookEvent) -> Mapping[GpuUuid, Sharing]:
+        devices = self._state.gres.devices(event.gpus, event.visible)
+        self._state.alarms.pop("gres", None)
+        return {uuid: share for uuid, share in devices.items() if uuid in self._state.gpus}
+
+    def _on_this_node(self, job: JobFacts) -> JobFacts:
+        if job.node and self._state.settings.node is None and job.node != self._state.node:
+            self._state.node = job.node
+        if job.key.cluster:
+            self._state.cluster = job.key.cluster
+        return replace(job, node=job.node or self._state.node)
+
+    async def _save_baselines(self, gpus: Iterable[GpuUuid], transition: Transition) -> None:
+        """Before a job holds a GPU that nobody else holds: the moment at which its limit is surely nobody's cap."""
+        gone = {(h.job.key, h.gpu) for h in transition.removed}
+        for uuid in gpus:
+            gpu = self._state.gpus[uuid]
+            held = any((h.job.key, h.gpu) not in gone for h in self._state.holders(uuid))
+            if gpu.saved_mw is not None or held or transition.verdict is not Verdict.STARTED:
+                continue
+            try:
+                gpu.saved_mw = Milliwatts(await self._actuator.save_baseline(uuid, WRITE_DEADLINE_S))
+            except DeviceError as error:
+                gpu.error = str(error)
+                log.error("gpu=%d %s", gpu.info.minor, error)
+
+    def _note_jobs(self, transition: Transition, moment: Moment) -> None:
+        for holding in transition.removed:
+            job = self._state.jobs.get(holding.job.key)
+            if job is not None and holding.job.key in transition.over:
+                job.ended_at, job.ended_mono = moment.at, self._clock.mono()
+        for key in transition.superseded:
+            log.warning("job=%s has ended: another job holds its GPU and its Epilog never came", key)
+        if transition.added:
+            facts = transition.added[0].job
+            job = self._state.jobs.setdefault(facts.key, Job(facts, (), moment.at))
+            job.facts, job.gpus = facts, tuple(h.gpu for h in transition.added)
+
+    def _started(self, facts: JobFacts, transition: Transition) -> None:
+        """Count the request once, at the job's start, and tell what was decided."""
+        decisions = list(self._state.jobs[facts.key].decisions.values())
+        if not decisions:
+            return
+        self._tally.requests[decisions[0].outcome] += 1
+        minors = ",".join(str(self._state.gpus[h.gpu].info.minor) for h in transition.added)
+        user = printable(facts.user if isinstance(facts.user, str) else str(facts.uid), 40)
+        asked = printable(decisions[0].asked or "nothing", 80)
+        log.info("job=%s user=%s gpus=%s asked=%s %s", facts.key, user, minors, asked, decisions[0].outcome)
+
+    def _answer(self, key: JobKey, transition: Transition, applied: bool, gpus: list[GpuUuid]) -> Answer:
+        errors = [self._state.gpus[uuid].error for uuid in gpus]
+        troubles = "; ".join(error for error in errors if error)
+        if not applied or troubles:
+            return Answer("failed", False, f"job {key}: {troubles or 'a limit could not be set'}")
+        outcome = "applied" if transition.verdict in {Verdict.STARTED, Verdict.ENDED} else str(transition.verdict)
+        return Answer(outcome, True, f"job {key} {transition.verdict}")
+
+
+def _owners_after(state: State, uuid: GpuUuid, transition: Transition) -> tuple[JobKey, ...]:
+    gone = {h.job.key for h in transition.removed if h.gpu == uuid}
+    stay = {key for key in state.owners(uuid) if key not in gone}
+    return tuple(sorted(stay | {h.job.key for h in transition.added if h.gpu == uuid}))

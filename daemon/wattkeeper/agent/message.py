@@ -1,0 +1,55 @@
+"""The one line that a job's owner gets."""
+
+from collections.abc import Mapping
+
+from wattkeeper.model import Decision, GpuUuid, Outcome, StepKind
+from wattkeeper.text import printable
+from wattkeeper.units import Milliwatts, format_power
+
+
+def message(
+    minors: Mapping[GpuUuid, int],
+    decisions: Mapping[GpuUuid, Decision],
+    caps_mw: Mapping[GpuUuid, Milliwatts | None],
+) -> str:
+    """``wattkeeper: GPUs 0,1 capped at 250 W each (you asked 300 W; rule 'everyone' allows up to 250 W)``.
+
+    Empty where the job has no GPU that is decided on.
+    """
+    groups: dict[tuple[Milliwatts | None, str], list[int]] = {}
+    for uuid, decision in decisions.items():
+        group = caps_mw.get(uuid), _because(decision, caps_mw.get(uuid))
+        groups.setdefault(group, []).append(minors.get(uuid, -1))
+    parts = [_part(cap, because, sorted(gpus)) for (cap, because), gpus in groups.items()]
+    return "wattkeeper: " + "; ".join(parts) if parts else ""
+
+
+def _part(cap: Milliwatts | None, because: str, gpus: list[int]) -> str:
+    which = f"GPU{'s' if len(gpus) > 1 else ''} {','.join(map(str, gpus))}"
+    if cap is None:
+        return f"{which} left as found ({because})"
+    return f"{which} capped at {format_power(cap)}{' each' if len(gpus) > 1 else ''} ({because})"
+
+
+def _because(decision: Decision, cap: Milliwatts | None) -> str:
+    rule = f"rule '{decision.rule}'" if decision.rule else "no rule matches"
+    asked = f"you asked {printable(decision.asked or '', 64)}"
+    allowed = f"{rule} allows up to {format_power(decision.allowed_mw[1])}" if decision.allowed_mw else rule
+    match decision.outcome:
+        case Outcome.NONE:
+            text = rule
+        case Outcome.GRANTED:
+            text = f"{asked}; {rule} grants it"
+        case Outcome.CLAMPED:
+            low = decision.allowed_mw and decision.cap_mw == decision.allowed_mw[0] != decision.allowed_mw[1]
+            text = f"{asked}; {rule} allows no less" if low else f"{asked}; {allowed}"
+        case Outcome.DENIED:
+            text = f"{asked}; {rule} does not allow that"
+        case Outcome.MALFORMED:
+            text = f"{asked}, which is malformed, as if nothing was asked; {rule}"
+    steps = {step.kind: step for step in decision.steps}
+    device, before = steps.get(StepKind.DEVICE), steps.get(StepKind.SHARING)
+    if device and before and cap is not None and before.cap_mw is not None and cap < before.cap_mw:
+        binding = steps[StepKind.CEILING] if steps[StepKind.CEILING].cap_mw != before.cap_mw else device
+        text += f"; {binding.kind} {binding.text}"
+    return text + ("; only observed, not written" if decision.observe else "")

@@ -1,0 +1,52 @@
+"""Reading GPUs: all at once, each in its own time."""
+
+import asyncio
+import logging
+from collections.abc import Iterable
+
+from wattkeeper.agent.state import State
+from wattkeeper.model import GpuReading, GpuUuid
+from wattkeeper.privileged.errors import DeviceError, Kind
+from wattkeeper.protocols import Clock, GpuReader
+from wattkeeper.snapshot import SourceState
+
+log = logging.getLogger("wattkeeper.gpus")
+
+READ_DEADLINE_S = 0.25
+
+
+class Observer:
+    """Reads GPUs into the state. A GPU that hangs is left out until its call comes back."""
+
+    def __init__(self, state: State, reader: GpuReader, clock: Clock) -> None:
+        self._state = state
+        self._reader = reader
+        self._clock = clock
+        self.driver_gone = False
+
+    async def read(self, gpus: Iterable[GpuUuid]) -> dict[GpuUuid, GpuReading]:
+        """Fresh readings of those GPUs that answer within the deadline, also kept in the state."""
+        begun = self._clock.mono()
+        wanted = [uuid for uuid in gpus if uuid in self._state.gpus]
+        answers = await asyncio.gather(*(self._read(uuid) for uuid in wanted))
+        found = {uuid: answer for uuid, answer in zip(wanted, answers, strict=True) if answer is not None}
+        if wanted:
+            took = self._clock.mono() - begun
+            self._state.sources["nvml"] = SourceState(up=len(found) == len(wanted), read_s=took)
+        return found
+
+    async def _read(self, uuid: GpuUuid) -> GpuReading | None:
+        gpu = self._state.gpus[uuid]
+        if self._reader.stalled(uuid):
+            return None
+        try:
+            reading = await self._reader.read(uuid, READ_DEADLINE_S)
+        except DeviceError as error:
+            self.driver_gone |= error.kind is Kind.NO_DRIVER
+            if gpu.error != str(error):
+                log.error("gpu=%d not read: %s", gpu.info.minor, error)
+            gpu.error = str(error)
+            return None
+        if gpu.reading is None or reading.at_mono >= gpu.reading.at_mono:
+            gpu.reading = reading
+        return reading

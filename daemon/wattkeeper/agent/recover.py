@@ -1,0 +1,130 @@
+"""Coming back: bind the GPUs, take up what was kept, drain the spool, look at what runs."""
+
+import logging
+from collections.abc import Mapping
+
+from wattkeeper.agent.events import EventHandler
+from wattkeeper.agent.spool import Spool
+from wattkeeper.agent.state import Gpu, Job, State
+from wattkeeper.config.settings import Settings
+from wattkeeper.core.holdings import Moment, Verdict, begin
+from wattkeeper.model import SEEN_RUN, UNKNOWN, GpuInfo, GpuUuid, JobKey, Sharing
+from wattkeeper.privileged.errors import DeviceError
+from wattkeeper.protocols import Actuator, Clock, GpuReader, Kept, RunningJobs
+from wattkeeper.slurm.gres import GresGpu, GresMap, MappingError
+from wattkeeper.slurm.hook_event import EventError, facts_of
+from wattkeeper.units import Millijoules, Milliwatts
+
+log = logging.getLogger("wattkeeper.recovery")
+
+BIND_DEADLINE_S = 5.0
+
+
+async def bind(
+    state: State, reader: GpuReader, actuator: Actuator, gres: tuple[GresGpu, ...] | None, kept: Kept
+) -> None:
+    """Find the GPUs, their saved baselines, and which device each of Slurm's GPU numbers is.
+
+    Without a driver the state has no GPUs, and says why. Raises nothing.
+    """
+    try:
+        infos = await reader.list_gpus(BIND_DEADLINE_S)
+    except DeviceError as error:
+        if state.alarms.get("driver") != str(error):
+            log.warning("no GPUs: %s", error)
+        state.alarms["driver"] = str(error)
+        return
+    state.alarms.pop("driver", None)
+    managed = tuple(info for info in infos if _included(info, state.settings))
+    override = dict(state.settings.gpus.map) if state.settings.gpus.map is not None else None
+    state.gres = GresMap(infos, gres, override)
+    for number, trouble in enumerate(state.gres.troubles()):
+        log.error("%s", trouble)
+        state.alarms[f"gres{number}"] = trouble
+    for info in managed:
+        state.gpus[info.uuid] = await _gpu(info, actuator, kept, state.gpus.get(info.uuid))
+
+
+def _included(info: GpuInfo, settings: Settings) -> bool:
+    names = {info.minor, info.uuid}
+    include = settings.gpus.include
+    return (include is None or bool(names & set(include))) and not names & set(settings.gpus.exclude)
+
+
+async def _gpu(info: GpuInfo, actuator: Actuator, kept: Kept, known: Gpu | None) -> Gpu:
+    gpu = known or Gpu(info)
+    gpu.info = info
+    if known is None:
+        gpu.watermark = kept.watermarks.get(info.uuid)
+        gpu.idle_mj = kept.idle_mj.get(info.uuid, Millijoules(0))
+        gpu.unattributed_mj = kept.unattributed_mj.get(info.uuid, Millijoules(0))
+        gpu.hold = kept.holds.get(info.uuid)
+    try:
+        saved, gpu.ours = await actuator.baseline(info.uuid, BIND_DEADLINE_S)
+        gpu.saved_mw = None if saved is None else Milliwatts(saved)
+    except DeviceError as error:
+        gpu.error = str(error)
+        log.error("gpu=%d %s", info.minor, error)
+    return gpu
+
+
+def take_up(state: State, kept: Kept) -> None:
+    """Holdings and jobs of before, if they are of this boot: at a reboot every job has ended."""
+    if kept.boot_id != state.boot_id:
+        return
+    state.over.update(kept.over)
+    state.holdings = kept.holdings
+    for holding in kept.holdings:
+        job = state.jobs.setdefault(holding.job.key, Job(holding.job, (), holding.since_at))
+        job.gpus = (*job.gpus, holding.gpu)
+        energy = kept.job_energy_mj.get((holding.job.key, holding.gpu))
+        if energy is not None:
+            job.energy_mj[holding.gpu] = energy
+        state.cluster = state.cluster or holding.job.key.cluster
+
+
+async def drain(spool: Spool, handler: EventHandler) -> int:
+    """Handle what the spool holds, oldest first; how many events that were."""
+    events = spool.events()
+    for event in events:
+        await handler.handle(event.kind, event.raw, event.when)
+        event.path.unlink(missing_ok=True)
+    if events:
+        log.warning("took %d events from the spool", len(events))
+    return len(events)
+
+
+async def look(state: State, handler: EventHandler, running: RunningJobs, clock: Clock) -> None:
+    """Add holdings for jobs that run here and that no event told of.
+
+    Their processes name their GPUs, and could be lying: only a GPU that no running job holds is believed.
+    """
+    found = await running.running()
+    for job_id, environment in (found or {}).items():
+        if environment and not any(h.job.key.job_id == job_id for h in state.holdings):
+            await _add(state, handler, set(found or {}), environment, Moment(clock.wall(), clock.mono()))
+
+
+async def _add(
+    state: State, handler: EventHandler, here: set[int], environment: Mapping[str, str], now: Moment
+) -> None:
+    try:
+        facts = facts_of({**environment, "SLURM_JOB_COMMENT": ""})
+        gpus = _believable(state, here, state.gres.devices(environment.get("SLURM_JOB_GPUS", ""), None))
+    except (EventError, MappingError) as error:
+        log.warning("a job that runs here cannot be placed: %s", error)
+        return
+    if not gpus:
+        return
+    key = JobKey(facts.key.cluster or state.cluster, facts.key.job_id, SEEN_RUN)
+    job = type(facts)(key=key, uid=facts.uid, user=facts.user, account=facts.account, partition=facts.partition,
+                      comment=UNKNOWN, num_nodes=facts.num_nodes, node=state.node, gpus=len(gpus))  # fmt: skip
+    transition = begin(job, gpus, now, state.holdings, state.over)
+    if transition.verdict is Verdict.STARTED:
+        log.warning("job=%s runs here and no hook told of it: its comment is not known", key)
+        await handler.carry_out(transition, now, cut=False)
+
+
+def _believable(state: State, here: set[int], gpus: Mapping[GpuUuid, Sharing]) -> dict[GpuUuid, Sharing]:
+    held = {h.gpu for h in state.holdings if h.job.key.job_id in here and h.share is Sharing.WHOLE}
+    return {} if held & set(gpus) else {uuid: share for uuid, share in gpus.items() if uuid in state.gpus}

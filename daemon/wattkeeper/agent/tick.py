@@ -1,0 +1,106 @@
+"""What happens every interval: read, charge, notice drift, repair, forget. A quiet tick says nothing."""
+
+import asyncio
+import logging
+
+from wattkeeper.agent import meter
+from wattkeeper.agent.ledger import LedgerWriter
+from wattkeeper.agent.observe import Observer
+from wattkeeper.agent.state import Gpu, State
+from wattkeeper.agent.steer import Steersman
+from wattkeeper.agent.tally import Tally
+from wattkeeper.core.drift import Cause, Reaction, react
+from wattkeeper.core.plan import same_limit
+from wattkeeper.model import GpuReading, GpuUuid
+from wattkeeper.protocols import Change, Clock
+from wattkeeper.units import format_power
+
+log = logging.getLogger("wattkeeper.drift")
+
+
+class Ticker:
+    """One tick of the loop."""
+
+    def __init__(
+        self,
+        state: State,
+        steersman: Steersman,
+        observer: Observer,
+        ledger: LedgerWriter,
+        clock: Clock,
+        tally: Tally,
+        deciding: asyncio.Lock,
+    ) -> None:
+        self._state = state
+        self._steersman = steersman
+        self._observer = observer
+        self._ledger = ledger
+        self._clock = clock
+        self._tally = tally
+        self._deciding = deciding
+
+    async def tick(self, cause: str = "drift") -> bool:
+        """Bring every GPU to its target. ``cause`` is what a write that no drift explains is counted as."""
+        before = {uuid: gpu.reading for uuid, gpu in self._state.gpus.items()}
+        async with self._deciding:
+            self._expire_holds()
+            readings = await self._observer.read(self._state.gpus)
+            await self._charge(readings)
+            targets = self._steersman.decide(self._state.gpus)
+            calm = [t for t in targets if not self._state.gpus[t.gpu].applying and t.gpu in readings]
+            drifted = {t.gpu for t in calm if self._drifted(self._state.gpus[t.gpu], before[t.gpu])}
+            left = {uuid for uuid in drifted if self._state.gpus[uuid].left_mw is not None}
+            actions = self._steersman.wanted([t for t in calm if t.gpu not in left])
+        done = await self._steersman.apply(actions, cause, drifted)
+        await self._steersman.settle(calm)
+        self._forget_jobs()
+        return done
+
+    async def _charge(self, readings: dict[GpuUuid, GpuReading]) -> None:
+        after = {uuid: self._state.owners(uuid) for uuid in readings}
+        charges, watermarks = meter.cut(self._state, readings, after)
+        if watermarks:
+            change = Change(self._state.boot_id, self._clock.wall(), charges=charges, watermarks=watermarks)
+            await self._ledger.commit(change)
+            meter.settle(self._state, charges, watermarks)
+
+    def _drifted(self, gpu: Gpu, before: GpuReading | None) -> bool:
+        """True where somebody changed a limit that we had set and read back; says so, and decides what to do."""
+        reading, target = gpu.reading, gpu.target
+        if not gpu.ours or gpu.hold or gpu.drift.yielded or reading is None or target is None:
+            return False
+        now_mw, confirmed = reading.requested_mw, gpu.confirmed_mw
+        if now_mw is None or confirmed is None or confirmed != target.limit_mw or same_limit(now_mw, confirmed):
+            gpu.left_mw = None if now_mw == confirmed else gpu.left_mw
+            return False
+        if gpu.left_mw is not None and same_limit(now_mw, gpu.left_mw):
+            return True
+        cause = Cause.RESET if _restarted(before, reading) else Cause.WRITER
+        reaction, gpu.drift = react(gpu.drift, self._clock.mono(), cause, self._state.settings.drift)
+        gpu.left_mw = now_mw if reaction is not Reaction.REPAIRED else None
+        self._tally.drift[gpu.info.minor, cause, reaction] += 1
+        log.warning(
+            "gpu=%d limit is %s, we set %s: cause=%s, %s",
+            gpu.info.minor, format_power(now_mw), format_power(confirmed), cause, reaction,
+        )  # fmt: skip
+        return True
+
+    def _expire_holds(self) -> None:
+        now = self._clock.wall()
+        for gpu in self._state.gpus.values():
+            if gpu.hold is not None and gpu.hold.until_at is not None and gpu.hold.until_at <= now:
+                log.warning("gpu=%d hold is over (%s): capping again", gpu.info.minor, gpu.hold.reason)
+                gpu.hold = None
+
+    def _forget_jobs(self) -> None:
+        grace, now = self._state.settings.metrics.grace, self._clock.mono()
+        for key, job in list(self._state.jobs.items()):
+            if job.ended_mono is not None and now - job.ended_mono > grace:
+                del self._state.jobs[key]
+
+
+def _restarted(before: GpuReading | None, now: GpuReading) -> bool:
+    """True where the energy counter began anew: the driver was reloaded or the GPU reset."""
+    if before is None or before.energy_mj is None or now.energy_mj is None:
+        return False
+    return now.energy_mj < before.energy_mj

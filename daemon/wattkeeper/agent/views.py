@@ -1,0 +1,73 @@
+"""From the state to the snapshot that everybody else sees."""
+
+from wattkeeper import __version__
+from wattkeeper.agent.message import message
+from wattkeeper.agent.state import Gpu, Job, State
+from wattkeeper.agent.tally import Tally
+from wattkeeper.protocols import Clock
+from wattkeeper.snapshot import GpuView, JobView, Snapshot
+from wattkeeper.units import format_power
+
+
+def take_snapshot(state: State, tally: Tally, clock: Clock) -> Snapshot:
+    """One picture of the state, now."""
+    minors = {uuid: gpu.info.minor for uuid, gpu in state.gpus.items()}
+    return Snapshot(
+        at=clock.wall(),
+        at_mono=clock.mono(),
+        node=state.node,
+        cluster=state.cluster,
+        mode=state.settings.mode,
+        version=__version__,
+        interval_s=state.settings.interval,
+        gpus=tuple(_gpu(state, gpu) for gpu in state.gpus.values()),
+        jobs=tuple(_job(job, minors) for job in state.jobs.values()),
+        counters=tally.view(),
+        policy=state.policy_state,
+        sources=dict(state.sources),
+        alarms=(*state.alarms.values(), *_out_of_band(state)),
+    )
+
+
+def _gpu(state: State, gpu: Gpu) -> GpuView:
+    return GpuView(
+        info=gpu.info,
+        reading=gpu.reading,
+        target=gpu.target,
+        baseline_mw=state.baseline_mw(gpu),
+        holders=state.owners(gpu.info.uuid),
+        ours=gpu.ours,
+        hold=gpu.hold,
+        yielded=gpu.drift.yielded,
+        error=gpu.error,
+        idle_mj=gpu.idle_mj,
+        unattributed_mj=gpu.unattributed_mj,
+    )
+
+
+def _job(job: Job, minors: dict[str, int]) -> JobView:
+    return JobView(
+        facts=job.facts,
+        gpus=job.gpus,
+        decisions=dict(job.decisions),
+        caps_mw=dict(job.caps_mw),
+        energy_mj=dict(job.energy_mj),
+        started_at=job.started_at,
+        ended_at=job.ended_at,
+        message=message(minors, job.decisions, job.caps_mw),  # type: ignore[arg-type]
+    )
+
+
+def _out_of_band(state: State) -> list[str]:
+    """Limits that something outside of the driver holds lower than was asked: reported, not fought."""
+    found = []
+    for gpu in state.gpus.values():
+        reading = gpu.reading
+        if reading is None or reading.requested_mw is None or reading.enforced_mw is None:
+            continue
+        if reading.enforced_mw < reading.requested_mw - 1000:
+            found.append(
+                f"GPU {gpu.info.minor}: {format_power(reading.enforced_mw)} is enforced, below the requested "
+                f"{format_power(reading.requested_mw)}: an out-of-band limit (BMC) holds it"
+            )
+    return found
