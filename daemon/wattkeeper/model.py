@@ -230,8 +230,17 @@ class Target:
 
     @property
     def why(self) -> str:
-        """The last words of the decision: what set the limit."""
-        return str(self.decisions[0].steps[-1]) if self.decisions and self.decisions[0].steps else ""
+        """The step that set the limit: the last one that changed the cap, in words."""
+        steps = self.decisions[0].steps if self.decisions else ()
+        deciding = None
+        for before, step in zip((None, *steps), steps, strict=False):
+            if before is None or step.cap_mw != before.cap_mw or (step.kind is StepKind.REQUEST and _asked(self)):
+                deciding = step
+        return str(deciding) if deciding else ""
+
+
+def _asked(target: Target) -> bool:
+    return target.decisions[0].outcome in {Outcome.GRANTED, Outcome.CLAMPED}
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,6 +4,7 @@ from wattkeeper import __version__
 from wattkeeper.agent.message import message
 from wattkeeper.agent.state import Gpu, Job, State
 from wattkeeper.agent.tally import Tally
+from wattkeeper.model import GpuUuid
 from wattkeeper.protocols import Clock
 from wattkeeper.snapshot import GpuView, JobView, Snapshot
 from wattkeeper.units import format_power
@@ -45,7 +46,7 @@ def _gpu(state: State, gpu: Gpu) -> GpuView:
     )
 
 
-def _job(job: Job, minors: dict[str, int]) -> JobView:
+def _job(job: Job, minors: dict[GpuUuid, int]) -> JobView:
     return JobView(
         facts=job.facts,
         gpus=job.gpus,
@@ -54,7 +55,7 @@ def _job(job: Job, minors: dict[str, int]) -> JobView:
         energy_mj=dict(job.energy_mj),
         started_at=job.started_at,
         ended_at=job.ended_at,
-        message=message(minors, job.decisions, job.caps_mw),  # type: ignore[arg-type]
+        message=message(minors, job.decisions, job.caps_mw),
     )
 
 

@@ -1,0 +1,273 @@
+"""The agent, put together in one place, from its settings to its last word."""
+
+import asyncio
+import logging
+import os
+import signal
+import socket
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+from wattkeeper import __version__
+from wattkeeper.agent import recover
+from wattkeeper.agent.control import Control
+from wattkeeper.agent.events import Answer, EventHandler
+from wattkeeper.agent.ledger import LedgerWriter
+from wattkeeper.agent.observe import Observer
+from wattkeeper.agent.spool import Spool
+from wattkeeper.agent.state import State
+from wattkeeper.agent.steer import WRITE_DEADLINE_S, Steersman
+from wattkeeper.agent.tally import Tally
+from wattkeeper.agent.tick import Ticker
+from wattkeeper.agent.views import take_snapshot
+from wattkeeper.api.server import Doors, Server, uids_of
+from wattkeeper.config.policy import load_policies
+from wattkeeper.config.settings import Settings, load_settings
+from wattkeeper.core.policy import Policy
+from wattkeeper.errors import ConfigError, StoreError
+from wattkeeper.exporters.prometheus import Exporter
+from wattkeeper.gpus.nvml import NvmlReader
+from wattkeeper.ledger.memory import MemoryStore
+from wattkeeper.ledger.store import SqliteStore
+from wattkeeper.privileged.actuator import NvmlActuator
+from wattkeeper.privileged.baselines import Baselines
+from wattkeeper.privileged.errors import DeviceError
+from wattkeeper.privileged.nvml import Nvml
+from wattkeeper.privileged.worker import DeviceThread
+from wattkeeper.protocols import Kept, Store
+from wattkeeper.slurm.hook_event import EventKind
+from wattkeeper.slurm.node import SlurmNode
+from wattkeeper.snapshot import PolicyState
+from wattkeeper.system.clock import SystemClock
+from wattkeeper.system.files import RunLock, make_private_folder
+from wattkeeper.system.service import ServiceManager
+
+log = logging.getLogger("wattkeeper")
+
+REBIND_S = 10.0
+
+
+async def serve(settings_path: Path) -> int:
+    """Run the agent until SIGTERM or SIGINT; its exit status. Raises WattkeeperError where it cannot start."""
+    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
+    settings = load_settings(settings_path)
+    policy, warnings = load_policies(settings.policies)
+    for warning in warnings:
+        log.warning("%s", warning)
+    make_private_folder(settings.run_dir, 0o755)
+    lock = RunLock(settings.run_dir)
+    lock.acquire()
+    agent = Agent(settings_path, settings, policy)
+    try:
+        await agent.start()
+        await agent.run()
+    finally:
+        await agent.stop()
+        lock.release()
+    return 0
+
+
+class Agent:
+    """Holds the parts and runs the loop."""
+
+    def __init__(self, settings_path: Path, settings: Settings, policy: Policy) -> None:
+        self._settings_path = settings_path
+        self._clock = SystemClock()
+        self._service = ServiceManager()
+        self._tally = Tally()
+        self._deciding = asyncio.Lock()
+        self._wake = asyncio.Event()
+        self._stopping = asyncio.Event()
+        self._reload = asyncio.Event()
+        self._loop = asyncio.get_running_loop()
+        self._threads: dict[str, DeviceThread] = {}
+        node = settings.node or socket.gethostname().split(".")[0]
+        self._state = State(settings, policy, node, boot_id=self._clock.boot_id())
+        self._state.policy_state = PolicyState(policy.digest, True, self._clock.wall())
+        nvml = Nvml(str(settings.gpus.library) if settings.gpus.library else None)
+        baselines = Baselines(settings.run_dir / "baseline", self._clock.boot_id())
+        self._reader = NvmlReader(nvml, self._clock, self._thread_of)
+        self._actuator = NvmlActuator(nvml, baselines, self._thread_of)
+        self._spool = Spool(settings.run_dir / "spool", self._clock)
+        store, self._kept = self._open_store()
+        self._ledger = LedgerWriter(store)
+        parts = self._state, self._actuator, self._clock, self._tally
+        self._steersman = Steersman(*parts)
+        self._observer = Observer(self._state, self._reader, self._clock)
+        self._events = EventHandler(
+            self._state, self._steersman, self._observer, self._actuator, self._ledger, self._clock, self._tally,
+            self._deciding,
+        )  # fmt: skip
+        self._ticker = Ticker(
+            self._state, self._steersman, self._observer, self._ledger, self._clock, self._tally, self._deciding
+        )
+        self._snapshot = take_snapshot(self._state, self._tally, self._clock)
+        self._exporter = Exporter(lambda: self._snapshot, settings.metrics.job_labels, self._clock.mono)
+        control = Control(self._state, self._actuator, self._ledger, self._clock, self._deciding)
+        self._server = Server(
+            Doors(
+                snapshot=lambda: self._snapshot,
+                metrics=self._exporter.render,
+                event=self._event,
+                control=control,
+                changed=self._publish_soon,
+                event_users=lambda: uids_of(self._state.settings.slurm.event_users),
+                strict=lambda: self._state.settings.slurm.strict == "fail",
+            )
+        )
+
+    def _thread_of(self, device: str) -> DeviceThread:
+        if device not in self._threads:
+            late = partial(self._loop.call_soon_threadsafe, self._wake.set)
+            self._threads[device] = DeviceThread(device, on_late=lambda: _quietly(late))
+        return self._threads[device]
+
+    def _open_store(self) -> tuple[Store, Kept]:
+        """The ledger on disk, or in memory where the disk will not have it: capping does not wait for a disk."""
+        folder = self._state.settings.state_dir
+        try:
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            store = SqliteStore(folder / "state.db")
+            return store, store.load()
+        except (OSError, StoreError) as error:
+            log.error("%s: no ledger on disk, going on in memory: %s", folder, error)
+            self._state.alarms["ledger"] = f"no ledger on disk: {error}"
+            return MemoryStore(), Kept()
+
+    async def start(self) -> None:
+        """Bind, recover, listen, and say READY."""
+        settings = self._state.settings
+        for folder in ("spool", "baseline"):
+            make_private_folder(settings.run_dir / folder)
+        self._slurm = SlurmNode(
+            self._state.node, settings.slurm.conf, settings.slurm.bin_dir, settings.slurm.timeout, Path("/proc")
+        )
+        await recover.bind(self._state, self._reader, self._actuator, await self._slurm.gres(), self._kept)
+        recover.take_up(self._state, self._kept)
+        await recover.drain(self._spool, self._events)
+        await recover.look(self._state, self._events, self._slurm, self._clock)
+        await self._ticker.tick("recovery")
+        self._publish()
+        others = sorted(uids_of(settings.slurm.event_users) - {0, os.geteuid()})
+        await self._server.open_sockets(settings.run_dir, others[0] if others else None)
+        if settings.metrics.listen is not None:
+            await self._server.open_port(settings.metrics.listen)
+        for number, event in ((signal.SIGTERM, self._stopping), (signal.SIGINT, self._stopping)):
+            self._loop.add_signal_handler(number, partial(self._signalled, event))
+        self._loop.add_signal_handler(signal.SIGHUP, partial(self._signalled, self._reload))
+        log.info("ready: %s, version %s", self._status(), __version__)
+        self._service.ready(self._status())
+
+    def _status(self) -> str:
+        state = self._state
+        return f"node {state.node}, {len(state.gpus)} GPUs, {len(state.policy.rules)} rules, {state.settings.mode}"
+
+    async def run(self) -> None:
+        """Tick until told to stop. Ticks, and the watchdog's, go by the monotonic clock."""
+        watchdog = asyncio.create_task(self._feed_watchdog())
+        next_rebind = self._clock.mono() + REBIND_S
+        try:
+            while not self._stopping.is_set():
+                await self._pause()
+                if self._stopping.is_set():
+                    break
+                if self._reload.is_set():
+                    self._reload.clear()
+                    await self._read_again()
+                if (not self._state.gpus or self._observer.driver_gone) and self._clock.mono() >= next_rebind:
+                    next_rebind = self._clock.mono() + REBIND_S
+                    await self._rebind()
+                await recover.drain(self._spool, self._events)
+                await self._ticker.tick()
+                self._publish()
+        finally:
+            watchdog.cancel()
+            with suppress(asyncio.CancelledError):
+                await watchdog
+
+    async def stop(self) -> None:
+        """Say STOPPING, stop listening, and leave the GPUs as ``on_stop`` says."""
+        self._service.stopping()
+        await self._server.close()
+        await self._leave_gpus()
+        self._ledger.close()
+        log.info("stopped")
+
+    async def _leave_gpus(self) -> None:
+        on_stop = self._state.settings.on_stop
+        for gpu in self._state.gpus.values():
+            baseline = self._state.baseline_mw(gpu)
+            held = bool(self._state.holders(gpu.info.uuid))
+            if not gpu.ours or gpu.hold or baseline is None or on_stop == "keep" or (held and on_stop != "restore"):
+                continue
+            try:
+                await self._actuator.give_back(gpu.info.uuid, baseline, WRITE_DEADLINE_S)
+                log.info("gpu=%d given back at %d W", gpu.info.minor, baseline // 1000)
+            except DeviceError as error:
+                log.error("gpu=%d not given back: %s", gpu.info.minor, error)
+
+    async def _pause(self) -> None:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self._state.settings.interval):
+                await self._wake.wait()
+        self._wake.clear()
+
+    async def _feed_watchdog(self) -> None:
+        every = self._service.watchdog_s
+        while every is not None:
+            self._service.alive()
+            await self._clock.sleep(every)
+
+    def _signalled(self, event: asyncio.Event) -> None:
+        event.set()
+        self._wake.set()
+
+    async def _event(self, kind: EventKind, raw: bytes) -> Answer:
+        await recover.drain(self._spool, self._events)  # what was left earlier comes first
+        answer = await self._events.handle(kind, raw)
+        self._publish()
+        return answer
+
+    def _publish(self) -> None:
+        self._snapshot = take_snapshot(self._state, self._tally, self._clock)
+
+    def _publish_soon(self) -> None:
+        self._publish()
+        self._wake.set()
+
+    async def _rebind(self) -> None:
+        """After the driver went away, or came: open it afresh and find the GPUs."""
+        self._reader.reopen()
+        self._observer.driver_gone = False
+        kept = replace(self._kept, holds={})
+        await recover.bind(self._state, self._reader, self._actuator, await self._slurm.gres(), kept)
+
+    async def _read_again(self) -> None:
+        """SIGHUP: settings and policies anew. A bad file leaves the old ones in force, and says so."""
+        self._service.reloading(int(self._clock.mono() * 1e6))
+        state = self._state
+        try:
+            settings = load_settings(self._settings_path)
+            policy, warnings = load_policies(settings.policies)
+        except ConfigError as error:
+            log.error("reload failed, the old policy stays in force:\n%s", error)
+            state.policy_state = replace(state.policy_state, reload_ok=False, error=str(error))
+        else:
+            for warning in warnings:
+                log.warning("%s", warning)
+            state.settings = replace(settings, run_dir=state.settings.run_dir, state_dir=state.settings.state_dir)
+            state.policy = policy
+            state.policy_state = PolicyState(policy.digest, True, self._clock.wall())
+            log.info("reloaded: %s", self._status())
+            await self._ticker.tick("reload")
+        self._publish()
+        self._service.ready(self._status())
+
+
+def _quietly(call: Callable[[], object]) -> None:
+    with suppress(RuntimeError):  # the loop is closed: nobody is left to be woken
+        call()

@@ -1,0 +1,138 @@
+"""The snapshot as JSON: watts, joules and Unix seconds; null where something is absent. Users' text is escaped."""
+
+from typing import Any
+
+from wattkeeper.model import Decision, GpuUuid, JobText, Step
+from wattkeeper.snapshot import GpuView, JobView, Snapshot
+from wattkeeper.text import printable
+from wattkeeper.units import Milliwatts, joules, watts
+
+Json = dict[str, Any]
+
+
+def status(snapshot: Snapshot, uid: int) -> Json:
+    """``GET /v1/status`` as that user may see it: other users' jobs are there, without their names."""
+    mine = {str(job.key) for job in snapshot.jobs if may_see(job, uid)}
+    return {
+        "node": snapshot.node,
+        "cluster": snapshot.cluster,
+        "mode": snapshot.mode,
+        "version": snapshot.version,
+        "at": snapshot.at,
+        "interval_s": snapshot.interval_s,
+        "alarms": list(snapshot.alarms),
+        "policy": {
+            "digest": snapshot.policy.digest,
+            "reload_ok": snapshot.policy.reload_ok,
+            "error": snapshot.policy.error,
+        },
+        "gpus": [_gpu(gpu, snapshot, mine, uid) for gpu in snapshot.gpus],
+        "jobs": [job_json(job, snapshot) for job in snapshot.jobs if may_see(job, uid)],
+    }
+
+
+def may_see(job: JobView, uid: int) -> bool:
+    """True for root and for the job's owner."""
+    return uid in {0, job.facts.uid}
+
+
+def find_job(snapshot: Snapshot, job_id: int, uid: int) -> JobView | None:
+    """The newest run of a job, if that user may see it."""
+    runs = [job for job in snapshot.jobs if job.key.job_id == job_id and may_see(job, uid)]
+    return max(runs, key=lambda job: (job.ended_at is None, job.started_at), default=None)
+
+
+def job_json(job: JobView, snapshot: Snapshot) -> Json:
+    """One run of a job: what was asked, what it got on each GPU, and why."""
+    minors = {gpu.info.uuid: gpu for gpu in snapshot.gpus}
+    first = next(iter(job.decisions.values()), None)
+    return {
+        "job_id": job.key.job_id,
+        "run": job.key.run,
+        "cluster": job.key.cluster,
+        "node": snapshot.node,
+        "user": _text(job.facts.user),
+        "account": _text(job.facts.account),
+        "partition": _text(job.facts.partition),
+        "started_at": job.started_at,
+        "ended_at": job.ended_at,
+        "asked": _asked(first),
+        "outcome": str(first.outcome) if first else "none",
+        "message": job.message,
+        "gpus": [_job_gpu(job, uuid, minors[uuid]) for uuid in job.gpus if uuid in minors],
+    }
+
+
+def _job_gpu(job: JobView, uuid: GpuUuid, gpu: GpuView) -> Json:
+    decision = job.decisions.get(uuid)
+    energy = job.energy_mj.get(uuid)
+    head: Json = {
+        "gpu": gpu.info.minor,
+        "uuid": uuid,
+        "model": gpu.info.model,
+        "cap_w": _watts(job.caps_mw.get(uuid)),
+        "energy_j": None if energy is None else joules(energy),
+    }
+    if decision is None:
+        return {**head, "outcome": "none", "asked": None, "rule": None, "allowed_w": None, "observe": False,
+                "pending": [], "steps": []}  # fmt: skip
+    return {
+        **head,
+        "outcome": str(decision.outcome),
+        "asked": _asked(decision),
+        "rule": decision.rule,
+        "allowed_w": [watts(bound) for bound in decision.allowed_mw] if decision.allowed_mw else None,
+        "observe": decision.observe,
+        "pending": sorted(decision.pending),
+        "steps": [step_json(step) for step in decision.steps],
+    }
+
+
+def step_json(step: Step) -> Json:
+    """One step of a decision."""
+    source = str(step.source) if step.source else None
+    return {"kind": str(step.kind), "text": step.text, "source": source, "cap_w": _watts(step.cap_mw)}
+
+
+def _gpu(gpu: GpuView, snapshot: Snapshot, mine: set[str], uid: int) -> Json:
+    reading = gpu.reading
+    used = reading.utilization_percent if reading else None
+    energy = reading.energy_mj if reading else None
+    holders = [str(key) for key in gpu.holders]
+    return {
+        "gpu": gpu.info.minor,
+        "uuid": gpu.info.uuid,
+        "model": gpu.info.model,
+        "limit_w": _watts(reading.requested_mw if reading else None),
+        "enforced_w": _watts(reading.enforced_mw if reading else None),
+        "target_w": _watts(gpu.target.limit_mw if gpu.target else None),
+        "baseline_w": _watts(gpu.baseline_mw),
+        "default_w": watts(gpu.info.default_mw),
+        "min_w": watts(gpu.info.min_mw),
+        "max_w": watts(gpu.info.max_mw),
+        "power_w": _watts(reading.power_mw if reading else None),
+        "energy_j": None if energy is None else joules(energy),
+        "temperature_c": reading.temperature_c if reading else None,
+        "utilization": None if used is None else used / 100,
+        "holders": [key if key in mine or uid == 0 else "another user's job" for key in holders],
+        "why": gpu.target.why if gpu.target else None,
+        "ours": gpu.ours,
+        "hold": None
+        if gpu.hold is None
+        else {"reason": gpu.hold.reason, "since_at": gpu.hold.since_at, "until_at": gpu.hold.until_at},
+        "yielded": gpu.yielded,
+        "error": gpu.error,
+        "age_s": None if reading is None else max(0.0, snapshot.at_mono - reading.at_mono),
+    }
+
+
+def _asked(decision: Decision | None) -> str | None:
+    return printable(decision.asked, 64) if decision and decision.asked is not None else None
+
+
+def _text(value: JobText) -> str | None:
+    return printable(value, 200) if isinstance(value, str) else None
+
+
+def _watts(power: Milliwatts | None) -> float | None:
+    return None if power is None else watts(power)

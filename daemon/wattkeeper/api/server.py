@@ -1,0 +1,209 @@
+"""HTTP on ``events.sock`` (hooks and admins), ``read.sock`` (everybody) and the metrics' TCP port."""
+
+import asyncio
+import json
+import logging
+import os
+import pwd
+import socket
+import struct
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from aiohttp import web
+
+from wattkeeper.agent.control import Control
+from wattkeeper.agent.events import Answer
+from wattkeeper.api import present
+from wattkeeper.config.settings import Listen
+from wattkeeper.errors import WattkeeperError
+from wattkeeper.slurm.hook_event import MAX_ENVIRONMENT, EventKind
+from wattkeeper.snapshot import Snapshot
+
+log = logging.getLogger("wattkeeper.api")
+
+ANSWER_DEADLINE_S = {EventKind.PROLOG: 1.5, EventKind.EPILOG: 0.22}
+"""Below the hooks' own patience (1.7 and 0.25 s), so that they hear of a slow driver rather than of nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Doors:
+    """What the sockets lead to."""
+
+    snapshot: Callable[[], Snapshot]
+    metrics: Callable[[], tuple[bytes, str]]
+    event: Callable[[EventKind, bytes], Awaitable[Answer]]
+    control: Control
+    changed: Callable[[], None]
+    event_users: Callable[[], frozenset[int]]
+    strict: Callable[[], bool]
+
+
+class Server:
+    """Serves until closed. Both sockets are made with their final mode: never open to more than they should be."""
+
+    def __init__(self, doors: Doors) -> None:
+        self._doors = doors
+        self._runners: list[web.AppRunner] = []
+        self._tasks: set[asyncio.Task[Answer]] = set()
+
+    async def open_sockets(self, run_dir: Path, owner_uid: int | None) -> None:
+        """Listen on both unix sockets. ``owner_uid``: who, besides root, may connect to ``events.sock``."""
+        await self._serve_unix(self._reading(self._peer_uid), run_dir / "read.sock", 0o666, None)
+        application = self._reading(self._peer_uid)
+        application.middlewares.append(self._only_event_users)
+        application.router.add_post("/v1/events/{kind}", self._event)
+        application.router.add_post("/v1/control/{verb}", self._command)
+        await self._serve_unix(application, run_dir / "events.sock", 0o600, owner_uid)
+
+    async def open_port(self, listen: Listen) -> None:
+        """Serve ``/metrics`` on TCP. Raises WattkeeperError where the port is taken."""
+        application = web.Application(client_max_size=4096)
+        application.router.add_get("/metrics", self._metrics)
+        application.router.add_get("/", self._index)
+        runner = await self._runner(application)
+        try:
+            await web.TCPSite(runner, listen.host or None, listen.port).start()
+        except OSError as error:
+            text = f"metrics.listen {listen.host}:{listen.port}: {error.strerror}; choose another port, or null"
+            raise WattkeeperError(text) from None
+
+    async def close(self) -> None:
+        """Stop listening; requests under way are finished first, for two seconds at most."""
+        for runner in self._runners:
+            await runner.cleanup()
+
+    async def _runner(self, application: web.Application) -> web.AppRunner:
+        runner = web.AppRunner(application, access_log=None, shutdown_timeout=2.0)
+        await runner.setup()
+        self._runners.append(runner)
+        return runner
+
+    async def _serve_unix(self, application: web.Application, path: Path, mode: int, owner: int | None) -> None:
+        runner = await self._runner(application)
+        await web.SockSite(runner, _bind(path, mode, owner), backlog=512).start()
+
+    def _reading(self, uid_of: Callable[[web.Request], int]) -> web.Application:
+        application = web.Application(client_max_size=MAX_ENVIRONMENT + 1)
+
+        async def status(request: web.Request) -> web.Response:
+            return _json(present.status(self._doors.snapshot(), uid_of(request)))
+
+        async def job(request: web.Request) -> web.Response:
+            snapshot = self._doors.snapshot()
+            found = present.find_job(snapshot, int(request.match_info["id"]), uid_of(request))
+            if found is None:
+                text = f"no job {request.match_info['id']} of yours on this node, now or lately"
+                return _json({"error": text}, 404)
+            if request.path.endswith("/message"):
+                return web.Response(text=found.message + "\n")
+            return _json(present.job_json(found, snapshot))
+
+        application.router.add_get("/v1/status", status)
+        application.router.add_get(r"/v1/jobs/{id:\d{1,10}}", job)
+        application.router.add_get(r"/v1/jobs/{id:\d{1,10}}/message", job)
+        application.router.add_get("/metrics", self._metrics)
+        return application
+
+    @web.middleware
+    async def _only_event_users(
+        self, request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
+    ) -> web.StreamResponse:
+        uid = self._peer_uid(request)
+        if uid not in self._doors.event_users():
+            log.warning("refused %s %s from uid %d", request.method, request.path, uid)
+            return _json({"error": f"uid {uid} is not in slurm.event_users"}, 403)
+        return await handler(request)
+
+    async def _event(self, request: web.Request) -> web.Response:
+        try:
+            kind = EventKind(request.match_info["kind"])
+        except ValueError:
+            return _json({"error": "no such event: prolog or epilog"}, 404)
+        task = asyncio.ensure_future(self._doors.event(kind, await request.read()))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        done, _ = await asyncio.wait({task}, timeout=ANSWER_DEADLINE_S[kind])
+        if not done:
+            return self._unsure(kind, "the driver is slow: the limits are not confirmed yet")
+        answer = task.result()
+        if answer.outcome == "invalid":
+            return _json({"outcome": answer.outcome, "text": answer.text}, 400)
+        if not answer.applied:
+            return self._unsure(kind, answer.text)
+        return _json({"outcome": answer.outcome, "text": answer.text})
+
+    def _unsure(self, kind: EventKind, text: str) -> web.Response:
+        """The event is taken in and will be retried by the tick; under ``strict: fail`` the job must not start."""
+        refused = kind is EventKind.PROLOG and self._doors.strict()
+        return _json({"outcome": "unsure", "text": text}, 409 if refused else 200)
+
+    async def _command(self, request: web.Request) -> web.Response:
+        try:
+            words = json.loads(await request.read() or b"{}")
+            report = await self._obey(request.match_info["verb"], words)
+        except (ValueError, TypeError, AttributeError) as error:
+            return _json({"error": f"not understood: {error}"}, 400)
+        except WattkeeperError as error:
+            return _json({"error": str(error)}, 409)
+        self._doors.changed()
+        return _json({"gpus": report})
+
+    async def _obey(self, verb: str, words: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+        minor = None if words.get("gpu") is None else int(words["gpu"])
+        if verb == "hold":
+            seconds = None if words.get("seconds") is None else float(words["seconds"])
+            return await self._doors.control.hold(minor, seconds, str(words.get("reason") or "no reason given"))
+        if verb == "resume":
+            return await self._doors.control.resume(minor)
+        if verb == "restore":
+            return await self._doors.control.restore(minor)
+        raise ValueError(f"no such command: {verb} (hold, resume, restore)")
+
+    async def _metrics(self, _: web.Request) -> web.Response:
+        page, content_type = self._doors.metrics()
+        return web.Response(body=page, headers={"Content-Type": content_type})
+
+    async def _index(self, _: web.Request) -> web.Response:
+        return web.Response(text='<a href="/metrics">Wattkeeper metrics</a>\n', content_type="text/html")
+
+    @staticmethod
+    def _peer_uid(request: web.Request) -> int:
+        """The kernel's word for who is at the other end (SO_PEERCRED, unix(7))."""
+        transport = request.transport
+        channel = transport.get_extra_info("socket") if transport else None
+        if channel is None:
+            return -1
+        size = struct.calcsize("3i")
+        return int(struct.unpack("3i", channel.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, size))[1])
+
+
+def _bind(path: Path, mode: int, owner: int | None) -> socket.socket:
+    """A listening address that never, not for an instant, has a wider mode than its last."""
+    path.unlink(missing_ok=True)  # the lock on run_dir is ours: a socket that is there is nobody's
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+    before = os.umask(0o777 & ~mode)
+    try:
+        listener.bind(str(path))
+    finally:
+        os.umask(before)
+    if owner is not None:
+        os.chown(path, owner, -1)
+    return listener
+
+
+def uids_of(names: tuple[str, ...]) -> frozenset[int]:
+    """The uids of ``slurm.event_users``, and this process's own. An unknown name is logged and left out."""
+    uids = {os.geteuid()}
+    for name in names:
+        try:
+            uids.add(int(name) if name.isdecimal() else pwd.getpwnam(name).pw_uid)
+        except KeyError:
+            log.error("slurm.event_users: this node has no user %s", name)
+    return frozenset(uids)
+
+
+def _json(content: Mapping[str, Any], status: int = 200) -> web.Response:
+    return web.json_response(content, status=status)
