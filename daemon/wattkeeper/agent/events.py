@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 
 from wattkeeper.agent import meter
 from wattkeeper.agent.ledger import LedgerWriter
-from wattkeeper.agent.observe import Observer
-from wattkeeper.agent.state import Job, State
-from wattkeeper.agent.steer import WRITE_DEADLINE_S, Steersman
+from wattkeeper.agent.observe import READ_DEADLINE_S, Observer
+from wattkeeper.agent.state import Gpu, Job, State
+from wattkeeper.agent.steer import Steersman
 from wattkeeper.agent.tally import Tally
 from wattkeeper.core.drift import DriftHistory
 from wattkeeper.core.holdings import Moment, Transition, Verdict, begin, end
@@ -107,9 +107,9 @@ class EventHandler:
         state = self._state
         if not (transition.removed or transition.added or transition.over):
             return
-        readings = await self._observer.read(transition.gpus) if cut else {}
+        readings = await self._observer.read(transition.gpus)
         after = {uuid: _owners_after(state, uuid, transition) for uuid in transition.gpus}
-        charges, watermarks = meter.cut(state, readings, after)
+        charges, watermarks = meter.cut(state, readings if cut else {}, after)
         change = Change(
             boot_id=state.boot_id,
             at=moment.at,
@@ -125,7 +125,8 @@ class EventHandler:
         state.over.update(transition.over)
         self._note_jobs(transition, moment)
         for uuid in transition.gpus:
-            state.gpus[uuid].drift = DriftHistory()  # a new holder is a new start for whoever fights over the limit
+            # a new holder is a new start for whoever fights over the limit
+            state.gpus[uuid].drift, state.gpus[uuid].left_mw = DriftHistory(), None
 
     def _devices(self, event: HookEvent) -> Mapping[GpuUuid, Sharing]:
         devices = self._state.gres.devices(event.gpus, event.visible)
@@ -141,17 +142,24 @@ class EventHandler:
 
     async def _save_baselines(self, gpus: Iterable[GpuUuid], transition: Transition) -> None:
         """Before a job holds a GPU that nobody else holds: the moment at which its limit is surely nobody's cap."""
+        if transition.verdict is not Verdict.STARTED:
+            return
         gone = {(h.job.key, h.gpu) for h in transition.removed}
-        for uuid in gpus:
-            gpu = self._state.gpus[uuid]
-            held = any((h.job.key, h.gpu) not in gone for h in self._state.holders(uuid))
-            if gpu.saved_mw is not None or held or transition.verdict is not Verdict.STARTED:
-                continue
-            try:
-                gpu.saved_mw = Milliwatts(await self._actuator.save_baseline(uuid, WRITE_DEADLINE_S))
-            except DeviceError as error:
-                gpu.error = str(error)
-                log.error("gpu=%d %s", gpu.info.minor, error)
+        free = [
+            self._state.gpus[uuid]
+            for uuid in gpus
+            if all((h.job.key, h.gpu) in gone for h in self._state.holders(uuid))
+        ]
+        await asyncio.gather(*(self._save_baseline(gpu) for gpu in free if gpu.saved_mw is None))
+
+    async def _save_baseline(self, gpu: Gpu) -> None:
+        try:
+            saved = await self._actuator.save_baseline(gpu.info.uuid, READ_DEADLINE_S)
+        except DeviceError as error:
+            gpu.error = str(error)
+            log.error("gpu=%d %s", gpu.info.minor, error)
+        else:
+            gpu.saved_mw = Milliwatts(saved)
 
     def _note_jobs(self, transition: Transition, moment: Moment) -> None:
         for holding in transition.removed:

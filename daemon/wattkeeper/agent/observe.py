@@ -43,10 +43,14 @@ class Observer:
             reading = await self._reader.read(uuid, READ_DEADLINE_S)
         except DeviceError as error:
             self.driver_gone |= error.kind is Kind.NO_DRIVER
-            if gpu.error != str(error):
+            if gpu.read_error != str(error):
                 log.error("gpu=%d not read: %s", gpu.info.minor, error)
-            gpu.error = str(error)
+            gpu.read_error = str(error)
             return None
+        if gpu.read_error is not None:
+            log.info("gpu=%d reads again", gpu.info.minor)
+            gpu.read_error = None
         if gpu.reading is None or reading.at_mono >= gpu.reading.at_mono:
             gpu.reading = reading
+            self._state.note_free(gpu)
         return reading

@@ -4,13 +4,14 @@ import logging
 from collections.abc import Mapping
 
 from wattkeeper.agent.events import EventHandler
+from wattkeeper.agent.ledger import LedgerWriter
 from wattkeeper.agent.spool import Spool
 from wattkeeper.agent.state import Gpu, Job, State
 from wattkeeper.config.settings import Settings
 from wattkeeper.core.holdings import Moment, Verdict, begin
 from wattkeeper.model import SEEN_RUN, UNKNOWN, GpuInfo, GpuUuid, JobKey, Sharing
 from wattkeeper.privileged.errors import DeviceError
-from wattkeeper.protocols import Actuator, Clock, GpuReader, Kept, RunningJobs
+from wattkeeper.protocols import Actuator, Change, Clock, GpuReader, Kept, RunningJobs
 from wattkeeper.slurm.gres import GresGpu, GresMap, MappingError
 from wattkeeper.slurm.hook_event import EventError, facts_of
 from wattkeeper.units import Millijoules, Milliwatts
@@ -68,9 +69,13 @@ async def _gpu(info: GpuInfo, actuator: Actuator, kept: Kept, known: Gpu | None)
     return gpu
 
 
-def take_up(state: State, kept: Kept) -> None:
+async def take_up(state: State, kept: Kept, ledger: LedgerWriter, clock: Clock) -> None:
     """Holdings and jobs of before, if they are of this boot: at a reboot every job has ended."""
     if kept.boot_id != state.boot_id:
+        if kept.holdings:
+            over = tuple(sorted({h.job.key for h in kept.holdings}))
+            log.warning("the node has booted since: jobs %s have ended", ", ".join(map(str, over)))
+            await ledger.commit(Change(state.boot_id, clock.wall(), removed=kept.holdings, over=over))
         return
     state.over.update(kept.over)
     state.holdings = kept.holdings

@@ -28,12 +28,15 @@ from wattkeeper.units import Millijoules, Milliwatts
 class Gpu:
     """One GPU. ``confirmed_mw``: the target as we last read it back; None since our start or a change of target.
 
-    ``saved_mw``: the baseline saved in ``run_dir``. ``applying`` counts writes under way. ``left_mw``: a foreign
-    limit that was reported and is being left.
+    ``saved_mw``: the baseline saved in ``run_dir``; ``free_mw``: the limit last seen while no job held the GPU and
+    we had not written it. ``applying`` counts writes under way. ``left_mw``: a foreign
+    limit that was reported and is being left. ``read_error`` stands until the GPU is read again, ``error`` until it is
+    written.
     """
 
     info: GpuInfo
     saved_mw: Milliwatts | None = None
+    free_mw: Milliwatts | None = None
     ours: bool = False
     reading: GpuReading | None = None
     target: Target | None = None
@@ -44,6 +47,7 @@ class Gpu:
     watermark: Watermark | None = None
     idle_mj: Millijoules = Millijoules(0)
     unattributed_mj: Millijoules = Millijoules(0)
+    read_error: str | None = None
     error: str | None = None
     applying: int = 0
 
@@ -94,18 +98,21 @@ class State:
         self.holdings = (*(h for h in self.holdings if (h.job.key, h.gpu) not in gone), *added)
 
     def baseline_mw(self, gpu: Gpu) -> Milliwatts | None:
-        """What "put it back" means: declared by the site, else as saved, else, on a free GPU, the present limit.
+        """What "put it back" means: declared by the site, else as saved, else as last seen on the free GPU.
 
-        None while a job holds a GPU of which nothing was saved: its limit may be that job's, or our own.
+        None where a job held the GPU before we first saw it: its limit may be that job's, or our own.
         """
         declared = self._declared_mw(gpu.info)
         if declared is not None:
             return declared
         if gpu.saved_mw is not None:
             return gpu.saved_mw
-        if self.holders(gpu.info.uuid) or gpu.reading is None:
-            return None
-        return gpu.reading.requested_mw
+        return gpu.free_mw
+
+    def note_free(self, gpu: Gpu) -> None:
+        """Remember the limit of a GPU that is nobody's: what a first write will find as the baseline."""
+        if gpu.reading is not None and not gpu.ours and not self.holders(gpu.info.uuid):
+            gpu.free_mw = gpu.reading.requested_mw
 
     def _declared_mw(self, info: GpuInfo) -> Milliwatts | None:
         declared = self.settings.gpus.baseline

@@ -39,7 +39,7 @@ class Ticker:
         self._tally = tally
         self._deciding = deciding
 
-    async def tick(self, cause: str = "drift") -> bool:
+    async def tick(self, cause: str = "retry") -> bool:
         """Bring every GPU to its target. ``cause`` is what a write that no drift explains is counted as."""
         before = {uuid: gpu.reading for uuid, gpu in self._state.gpus.items()}
         async with self._deciding:

@@ -40,7 +40,7 @@ def _gpu(state: State, gpu: Gpu) -> GpuView:
         ours=gpu.ours,
         hold=gpu.hold,
         yielded=gpu.drift.yielded,
-        error=gpu.error,
+        error=gpu.read_error or gpu.error,
         idle_mj=gpu.idle_mj,
         unattributed_mj=gpu.unattributed_mj,
     )

@@ -147,7 +147,7 @@ class Agent:
             self._state.node, settings.slurm.conf, settings.slurm.bin_dir, settings.slurm.timeout, Path("/proc")
         )
         await recover.bind(self._state, self._reader, self._actuator, await self._slurm.gres(), self._kept)
-        recover.take_up(self._state, self._kept)
+        await recover.take_up(self._state, self._kept, self._ledger, self._clock)
         await recover.drain(self._spool, self._events)
         await recover.look(self._state, self._events, self._slurm, self._clock)
         await self._ticker.tick("recovery")
@@ -248,7 +248,7 @@ class Agent:
 
     async def _read_again(self) -> None:
         """SIGHUP: settings and policies anew. A bad file leaves the old ones in force, and says so."""
-        self._service.reloading(int(self._clock.mono() * 1e6))
+        self._service.reloading()
         state = self._state
         try:
             settings = load_settings(self._settings_path)

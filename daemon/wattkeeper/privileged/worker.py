@@ -5,7 +5,6 @@ while the loop and every other device go on.
 """
 
 import asyncio
-import contextlib
 import threading
 from collections import deque
 from collections.abc import Callable
@@ -25,13 +24,13 @@ class DeviceThread:
         self._on_late = on_late
         self._queue: deque[tuple[str, Callable[[], object], Future[Any]]] = deque()
         self._wake = threading.Condition()
-        self._late = False
+        self._overdue: Future[Any] | None = None
         threading.Thread(target=self._serve, name=f"device-{device[-12:]}", daemon=True).start()
 
     @property
     def stalled(self) -> bool:
         """True while a call is out that has not come back by its deadline."""
-        return self._late
+        return self._overdue is not None and not self._overdue.done()
 
     async def run(self, what: str, call: Callable[[], T], deadline_s: float, *, replaces: bool = False) -> T:
         """Make ``call`` in the thread and give what it gives, or raises.
@@ -50,7 +49,9 @@ class DeviceThread:
             async with asyncio.timeout(deadline_s):
                 return await asyncio.wrap_future(future)
         except TimeoutError:
-            self._late = self._late or future.running()
+            if not future.cancelled():
+                self._overdue = future
+                future.add_done_callback(lambda _: self._on_late())
             raise DeviceError(Kind.TIMEOUT, self.device, f"{what} did not return in {deadline_s:g} s") from None
         except asyncio.CancelledError:
             task = asyncio.current_task()
@@ -72,18 +73,6 @@ class DeviceThread:
             if not future.set_running_or_notify_cancel():
                 continue
             try:
-                result = call()
+                future.set_result(call())
             except BaseException as error:  # noqa: BLE001 - handed to whoever waits for the call
-                self._finish(future, error=error)
-            else:
-                self._finish(future, result=result)
-
-    def _finish(self, future: Future[Any], result: object = None, error: BaseException | None = None) -> None:
-        late, self._late = self._late, False
-        with contextlib.suppress(RuntimeError):  # the loop that waited may be closed by now
-            if error is None:
-                future.set_result(result)
-            else:
                 future.set_exception(error)
-        if late:
-            self._on_late()

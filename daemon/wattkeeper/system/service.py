@@ -3,6 +3,7 @@
 import contextlib
 import os
 import socket
+import time
 
 
 class ServiceManager:
@@ -21,9 +22,9 @@ class ServiceManager:
     def ready(self, status: str) -> None:
         self._send(f"READY=1\nSTATUS={status}")
 
-    def reloading(self, mono_us: int) -> None:
-        """``mono_us``: CLOCK_MONOTONIC in microseconds, which Type=notify-reload asks for."""
-        self._send(f"RELOADING=1\nMONOTONIC_USEC={mono_us}")
+    def reloading(self) -> None:
+        """The time is CLOCK_MONOTONIC's, not that of ``Clock``: Type=notify-reload asks for it."""
+        self._send(f"RELOADING=1\nMONOTONIC_USEC={time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000}")
 
     def stopping(self) -> None:
         self._send("STOPPING=1")
