@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.e2e.walking import left_as_found
 from tests.lab import Lab, LabSpec, NodeSpec
 
 PLAIN, SHARDS, UPPER = 1, 2, 3  # the nodes of `bare_lab`
@@ -27,3 +28,9 @@ def bare_lab(_bare_lab: Lab) -> Iterator[Lab]:
     yield _bare_lab
     _bare_lab.cancel_all()
     _bare_lab.wait_idle()
+
+
+@pytest.fixture
+def quiet_lab(lab: Lab) -> Iterator[Lab]:
+    """The lab of the whole run, free of jobs and with its limits as found when the test has ended."""
+    yield from left_as_found(lab)
