@@ -94,7 +94,7 @@ class Steersman:
             return
         if not same_limit(gpu.reading.requested_mw, target.limit_mw):
             return
-        gpu.confirmed_mw = target.limit_mw
+        gpu.confirmed_mw, gpu.error = target.limit_mw, None
         baseline, idle = self._state.baseline_mw(gpu), not self._state.holders(gpu.info.uuid)
         try:
             if gpu.ours and idle and target.limit_mw == baseline:
