@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from wattkeeper.config.settings import Settings
-from wattkeeper.core.match import fits_model
 from wattkeeper.errors import StoreError, WattkeeperError
 from wattkeeper.gpus.nvml import NvmlReader
 from wattkeeper.model import GpuInfo, GpuUuid, Sharing
@@ -60,16 +59,6 @@ def give_back(settings: Settings, environment: Mapping[str, str], deadline_s: fl
         if not mine:
             return ()
         return asyncio.run(_restore(settings, lambda info: info.uuid in mine, None, deadline_s))
-
-
-def declared_mw(settings: Settings, info: GpuInfo) -> Milliwatts | None:
-    """The baseline that the settings declare for this GPU; None: the one that was found counts."""
-    declared = settings.gpus.baseline
-    if declared == "found":
-        return None
-    if declared == "default":
-        return info.default_mw
-    return next((mw for pattern, mw in declared if fits_model(pattern, info.model)), None)
 
 
 class _Locked:
@@ -154,7 +143,7 @@ async def _give(
         old_mw = (await reader.read(info.uuid, deadline_s)).requested_mw
         if not ours:
             return GivenBack(info.minor, old_mw, None, "not ours: left alone")
-        baseline_mw = declared_mw(settings, info) or saved_mw
+        baseline_mw = settings.gpus.declared_mw(info) or saved_mw
         if baseline_mw is None:
             note = "its baseline is not known: left alone (set gpus.baseline in the settings)"
             return GivenBack(info.minor, old_mw, None, note, failed=True)

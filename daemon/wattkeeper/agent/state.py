@@ -5,7 +5,6 @@ from dataclasses import dataclass, field
 
 from wattkeeper.config.settings import Settings
 from wattkeeper.core.drift import DriftHistory
-from wattkeeper.core.match import fits_model
 from wattkeeper.core.policy import Policy
 from wattkeeper.model import (
     Decision,
@@ -102,7 +101,7 @@ class State:
 
         None where a job held the GPU before we first saw it: its limit may be that job's, or our own.
         """
-        declared = self._declared_mw(gpu.info)
+        declared = self.settings.gpus.declared_mw(gpu.info)
         if declared is not None:
             return declared
         if gpu.saved_mw is not None:
@@ -113,14 +112,6 @@ class State:
         """Remember the limit of a GPU that is nobody's: what a first write will find as the baseline."""
         if gpu.reading is not None and not gpu.ours and not self.holders(gpu.info.uuid):
             gpu.free_mw = gpu.reading.requested_mw
-
-    def _declared_mw(self, info: GpuInfo) -> Milliwatts | None:
-        declared = self.settings.gpus.baseline
-        if declared == "found":
-            return None
-        if declared == "default":
-            return info.default_mw
-        return next((mw for pattern, mw in declared if fits_model(pattern, info.model)), None)
 
     def context(self, gpu: Gpu) -> GpuContext:
         """What a decision about this GPU needs."""

@@ -7,10 +7,11 @@ from typing import Literal, cast
 
 from wattkeeper.config.walk import Walk, join, raise_if_any
 from wattkeeper.config.yaml_lines import Items, Node, Null, Table, Text, parse, read_text
+from wattkeeper.core.match import fits_model
 from wattkeeper.core.policy import Watts
 from wattkeeper.core.request import parse_amount
 from wattkeeper.errors import Problem
-from wattkeeper.model import GpuUuid
+from wattkeeper.model import GpuInfo, GpuUuid
 from wattkeeper.text import printable
 from wattkeeper.units import Milliwatts
 
@@ -62,6 +63,14 @@ class GpuSettings:
     map: tuple[tuple[int, GpuName], ...] | None = None
     baseline: Literal["found", "default"] | tuple[tuple[str, Milliwatts], ...] = "found"
     exceed_baseline: bool = False
+
+    def declared_mw(self, info: GpuInfo) -> Milliwatts | None:
+        """The baseline declared for this GPU; None: the one that was found counts."""
+        if self.baseline == "found":
+            return None
+        if self.baseline == "default":
+            return info.default_mw
+        return next((mw for pattern, mw in self.baseline if fits_model(pattern, info.model)), None)
 
 
 @dataclass(frozen=True, slots=True)
