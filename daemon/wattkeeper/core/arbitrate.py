@@ -1,6 +1,6 @@
 """From the decisions of a GPU's holders to the one limit it gets: sharing, ceilings, the device's range."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 from wattkeeper.core.amounts import highest_mw
@@ -18,7 +18,7 @@ def arbitrate(decisions: Sequence[Decision], gpu: GpuContext, policy: Policy) ->
     if not decisions:
         raise ValueError("a GPU has at least its idle decision")
     shared, sharing = _share(decisions, policy)
-    hits = _distinct(hit for decision in decisions for hit in decision.ceilings)
+    hits = [hit for decision in decisions for hit in decision.ceilings]
     ceiling = _under(sharing.cap_mw, hits)
     device = _fit(ceiling.cap_mw, gpu)
     tail = (sharing, ceiling, device)
@@ -44,12 +44,9 @@ def _share(decisions: Sequence[Decision], policy: Policy) -> tuple[Sequence[Deci
     void = " of different users, so requests do not count" if strangers else ""
     text = f"{len(decisions)} jobs{void}: the {policy.shared_gpus} of {parts}"
     if strangers:
-        decisions = [replace(d, outcome=Outcome.DENIED) if d.cap_mw != d.rule_cap_mw else d for d in decisions]
+        void_outcomes = {Outcome.GRANTED, Outcome.CLAMPED}
+        decisions = [replace(d, outcome=Outcome.DENIED) if d.outcome in void_outcomes else d for d in decisions]
     return decisions, Step(StepKind.SHARING, text, cap)
-
-
-def _distinct(hits: Iterable[CeilingHit]) -> list[CeilingHit]:
-    return list({hit.name: hit for hit in hits}.values())
 
 
 def _under(cap_mw: Milliwatts | None, hits: Sequence[CeilingHit]) -> Step:

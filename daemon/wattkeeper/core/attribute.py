@@ -29,10 +29,11 @@ def attribute(watermark: Watermark | None, sample: EnergySample, owners: Sequenc
     if before.boot_id != sample.boot_id or sample.energy_mj < before.energy_mj:
         return Charges(sample.gpu, unattributed_mj=sample.energy_mj)
     delta = sample.energy_mj - before.energy_mj
-    if tuple(sorted(owners)) != tuple(sorted(watermark.owners)):
+    holders = sorted(set(owners))
+    if holders != sorted(set(watermark.owners)):
         return Charges(sample.gpu, unattributed_mj=Millijoules(delta))
-    if not owners:
+    if not holders:
         return Charges(sample.gpu, idle_mj=Millijoules(delta))
-    share, odd = divmod(delta, len(owners))
-    jobs = {owner: Millijoules(share + (place < odd)) for place, owner in enumerate(sorted(owners))}
+    share, odd = divmod(delta, len(holders))
+    jobs = {owner: Millijoules(share + (place < odd)) for place, owner in enumerate(holders)}
     return Charges(sample.gpu, jobs_mj=jobs)

@@ -36,11 +36,13 @@ def react(
 ) -> tuple[Reaction, DriftHistory]:
     """Repair, report or give up, and the history after it.
 
-    A reset is always repaired unless the site only wants reports: nobody is there to fight. A GPU lost to another
+    A reset is repaired unless the site only wants reports: nobody is there to fight. A GPU lost to another
     writer for the fourth time in ten minutes is given up until a new job, or an admin's ``resume``.
     """
     if setting == "report":
         return Reaction.REPORTED, history
+    if history.yielded:
+        return Reaction.YIELDED, history
     if cause is Cause.RESET:
         return Reaction.REPAIRED, history
     recent = tuple(at for at in history.losses_mono if now_mono - at < WINDOW_S)

@@ -61,7 +61,8 @@ def begin(
     On a GPU without shard, MPS or MIG there is one holder: whoever held it has ended, on all its GPUs, though its
     Epilog never came. An earlier run of the same job has ended too.
     """
-    if job.key in over or any(older_run(job.key, holding.job.key) for holding in holdings):
+    known = (*(holding.job.key for holding in holdings), *over)
+    if job.key in over or any(job.key.job_id == key.job_id and older_run(job.key, key) for key in known):
         return Transition(Verdict.LATE)
     mine = {holding.gpu: holding for holding in holdings if holding.job.key == job.key}
     if {h.gpu: h.share for h in mine.values()} == dict(gpus) and all(h.job == job for h in mine.values()):

@@ -54,7 +54,7 @@ def resolve(job: JobFacts, gpu: GpuContext, policy: Policy, conditions: Conditio
         gpu=gpu.info.uuid,
         job=job,
         rule=ruling.rule.name if ruling.rule else None,
-        rule_cap_mw=ruling.rule_cap_mw,
+        rule_cap_mw=min((r.rule_cap_mw for r in rulings if r.rule_cap_mw is not None), default=None),
         cap_mw=ruling.cap_mw,
         outcome=ruling.outcome,
         asked=None if isinstance(asked, NoRequest) else asked.text,
