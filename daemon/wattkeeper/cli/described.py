@@ -1,0 +1,74 @@
+"""A GPU from its model's name, for decisions without one."""
+
+from collections.abc import Mapping
+from typing import Literal
+
+from wattkeeper.config.models import KNOWN, KnownRange
+from wattkeeper.core.match import fits_model
+from wattkeeper.errors import WattkeeperError
+from wattkeeper.model import GpuContext, GpuInfo, GpuUuid
+from wattkeeper.text import printable
+from wattkeeper.units import Milliwatts, format_power
+
+Declared = Literal["found", "default"] | tuple[tuple[str, Milliwatts], ...]
+
+_SHORT = {
+    "h100": "NVIDIA H100 80GB HBM3",
+    "h100-pcie": "NVIDIA H100 PCIe",
+    "a100": "NVIDIA A100-SXM4-80GB",
+    "v100": "Tesla V100-SXM2-16GB",
+    "v100-pcie": "Tesla V100-PCIE-16GB",
+}
+"""The names that `wattkeeper sim` has for the models which it can simulate."""
+
+_DEFAULTS = {
+    "NVIDIA A100-SXM4-80GB": Milliwatts(400_000),
+    "NVIDIA H100 PCIe": Milliwatts(350_000),
+}
+"""Default limits (the board's power by NVIDIA's data sheet) where that is not the highest limit."""
+
+
+def gpu_context(model: str, limits: Mapping[str, int | None], declared: Declared, exceed_baseline: bool) -> GpuContext:
+    """A GPU of that model. ``limits``, in milliwatts, by ``default``, ``min``, ``max`` and ``baseline``, win over
+    what is known of the model. Raises WattkeeperError where the model is not known and not all limits are given."""
+    known = _known(model)
+    if known is None:
+        default, low, high = limits["default"], limits["min"], limits["max"]
+        if default is None or low is None or high is None:
+            raise WattkeeperError(_unknown(model))
+        name = model
+    else:
+        name = known.name
+        low = limits["min"] or known.min_mw
+        high = limits["max"] or known.max_mw
+        default = limits["default"] or _DEFAULTS.get(name, min(known.max_mw, Milliwatts(high)))
+    if not low <= default <= high:
+        span = f"{format_power(Milliwatts(low))} to {format_power(Milliwatts(high))}"
+        raise WattkeeperError(f"the default limit {format_power(Milliwatts(default))} is outside of {span}")
+    info = GpuInfo(GpuUuid("GPU-described"), 0, 0, name, Milliwatts(default), Milliwatts(low), Milliwatts(high))
+    baseline = limits["baseline"] or _declared_mw(declared, info) or default
+    return GpuContext(info, Milliwatts(baseline), exceed_baseline)
+
+
+def _known(model: str) -> KnownRange | None:
+    """The known model of that name or glob. Raises WattkeeperError where several with different limits fit."""
+    name = _SHORT.get(model.lower(), model)
+    exact = [known for known in KNOWN if known.name.lower() == name.lower()]
+    fits = exact or [known for known in KNOWN if fits_model(name, known.name) or fits_model(f"*{name}*", known.name)]
+    if len({(known.min_mw, known.max_mw) for known in fits}) > 1:
+        names = ", ".join(known.name for known in fits)
+        raise WattkeeperError(f"several models fit '{printable(model, 60)}': {names}: name one of them")
+    return fits[0] if fits else None
+
+
+def _declared_mw(declared: Declared, info: GpuInfo) -> Milliwatts | None:
+    if isinstance(declared, str):
+        return None
+    return next((mw for pattern, mw in declared if fits_model(pattern, info.model)), None)
+
+
+def _unknown(model: str) -> str:
+    names = ", ".join(known.name for known in KNOWN)
+    return (
+        f"no limits are known of the model '{printable(model, 60)}': give --default, --min and --max (known: {names})"
+    )

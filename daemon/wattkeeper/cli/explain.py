@@ -1,0 +1,195 @@
+"""``wattkeeper explain``: a decision step by step, of a job that is here or of one that might come."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from wattkeeper.cli.client import client, run_dir_option
+from wattkeeper.cli.output import alike, got, gpu_names, print_json, shown, step_line
+from wattkeeper.errors import WattkeeperError
+from wattkeeper.units import format_power, parse_power, watts
+
+if TYPE_CHECKING:
+    from wattkeeper.core.policy import Policy
+    from wattkeeper.model import GpuContext, JobFacts, Target
+
+
+class _Power(click.ParamType[int]):
+    name = "power"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """``700W`` as milliwatts."""
+        power = parse_power(str(value))
+        if power is None:
+            self.fail(f"'{value}' is not a power, such as 250W or 0.25kW", param, ctx)
+        return power
+
+
+_POWER = _Power()
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  wattkeeper explain 1234
+  wattkeeper explain --partition gpu --account ml --comment "power=300W" --gpu-model H100
+  wattkeeper explain --policy new-policy.yaml --partition debug --gpu-model A100
+  wattkeeper explain --gpu-model "My GPU" --default 500W --min 100W --max 500W
+
+\b
+The second form needs no agent and no GPU. A field that is not named is one that Slurm does not set for the job.
+The order is always: rule, request, sharing, ceilings, the device's range. Exit code 1: no such job."""
+)
+@click.argument("job_id", metavar="[JOBID]", type=click.IntRange(1), required=False)
+@click.option("--user", help="The job's owner.")
+@click.option("--account", help="Its account.")
+@click.option("--partition", help="Its partition.")
+@click.option("--qos", help="Its quality of service.")
+@click.option("--job-name", help="Its name.")
+@click.option("--reservation", help="Its reservation.")
+@click.option("--constraint", help="Its constraint, as sbatch takes it.")
+@click.option("--comment", help='Its comment, such as "power=250W".')
+@click.option("--gpus", type=click.IntRange(1), default=1, show_default=True, help="How many GPUs on this node.")
+@click.option("--num-nodes", type=click.IntRange(1), default=1, show_default=True, help="How many nodes.")
+@click.option("--node", default="", help="The node's name.")
+@click.option("--gpu-model", help="NVML's name, a glob for it, or H100, H100-PCIe, A100, V100, V100-PCIe.")
+@click.option("--default", "default_mw", type=_POWER, metavar="POWER", help="The GPU's default limit.")
+@click.option("--min", "min_mw", type=_POWER, metavar="POWER", help="Its lowest limit.")
+@click.option("--max", "max_mw", type=_POWER, metavar="POWER", help="Its highest limit.")
+@click.option("--baseline", "baseline_mw", type=_POWER, metavar="POWER", help="Its limit before us [its default].")
+@click.option("--policy", type=click.Path(path_type=Path), help="A policy file, or a folder of them.")
+@click.option("--config", type=click.Path(path_type=Path), help="Settings, for their policy [the installed ones].")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object; watts.")
+@run_dir_option
+def explain(
+    job_id: int | None,
+    gpus: int,
+    num_nodes: int,
+    node: str,
+    gpu_model: str | None,
+    default_mw: int | None,
+    min_mw: int | None,
+    max_mw: int | None,
+    baseline_mw: int | None,
+    policy: Path | None,
+    config: Path | None,
+    as_json: bool,
+    run_dir: Path | None,
+    **fields: str | None,
+) -> None:
+    """Show why a job gets the cap it gets: each step with the rule's file and line, and what is applied.
+
+    With JOBID: a job on this node, as its agent decided. Without: the job that the options describe, on a GPU of that
+    model, by the policy in the file or in force on this node.
+    """
+    limits = {"default": default_mw, "min": min_mw, "max": max_mw, "baseline": baseline_mw}
+    described = gpu_model or policy or config or any(fields.values()) or any(limits.values())
+    if job_id is not None:
+        if described:
+            raise click.UsageError("give JOBID, or describe a job, not both")
+        _explain_job(job_id, as_json, run_dir)
+        return
+    if not gpu_model:
+        raise click.UsageError("give JOBID, or describe a job: --gpu-model is needed, such as --gpu-model H100")
+    _explain_described(_job(fields, gpus, num_nodes, node), gpu_model, limits, (policy, config), as_json)
+
+
+def _explain_job(job_id: int, as_json: bool, run_dir: Path | None) -> None:
+    answer = client(run_dir).get(f"/v1/jobs/{job_id}")
+    if as_json:
+        print_json(answer)
+        return
+    place = f" on {shown(answer['node'])}" if answer["node"] else ""
+    click.echo(f"job {answer['job_id']} of {shown(answer['user'])}{place}")
+    groups = alike(answer["gpus"])
+    if not groups:
+        click.echo("no GPU on this node: nothing to decide")
+    for group in groups:
+        click.echo(f"{gpu_names(group.minors)}: {shown(group.gpu['model'])}")
+        for step in group.gpu["steps"]:
+            click.echo(f"  {step_line(step)}")
+        for name in group.gpu.get("pending") or ():
+            click.echo(f"  {shown(name)}: not known yet, and may change this")
+        click.echo(f"  applied: {got(group)}")
+
+
+def _job(fields: dict[str, str | None], gpus: int, num_nodes: int, node: str) -> "JobFacts":
+    from wattkeeper.model import JobFacts, JobKey
+
+    return replace(JobFacts(key=JobKey("", 0, ""), uid=0, gpus=gpus, num_nodes=num_nodes, node=node), **fields)
+
+
+def _explain_described(
+    job: "JobFacts",
+    gpu_model: str,
+    limits: Mapping[str, int | None],
+    files: tuple[Path | None, Path | None],
+    as_json: bool,
+) -> None:
+    from wattkeeper.cli.described import gpu_context
+    from wattkeeper.core.arbitrate import arbitrate
+    from wattkeeper.core.resolve import resolve
+    from wattkeeper.model import Conditions
+    from wattkeeper.system.clock import SystemClock
+
+    policy, exceed, observe, declared = _policy(*files)
+    gpu = gpu_context(gpu_model, limits, declared, exceed)
+    conditions = Conditions(now_at=SystemClock().wall(), node=job.node, observe=observe)
+    target = arbitrate([resolve(job, gpu, policy, conditions)], gpu, policy)
+    _print(target, gpu, as_json)
+
+
+def _policy(policy: Path | None, config: Path | None) -> "tuple[Policy, bool, bool, Any]":
+    """The policy to go by, and what the settings say besides: exceed_baseline, observe, declared baselines."""
+    from wattkeeper.config.policy import load_policies
+    from wattkeeper.config.settings import DEFAULT_PATH, Settings, load_settings
+
+    if not policy and not config and not DEFAULT_PATH.exists():
+        raise WattkeeperError(f"which policy? There is no {DEFAULT_PATH} here: name one with --policy or --config")
+    found = load_settings(config or DEFAULT_PATH) if config or (policy is None) else Settings()
+    rules, _ = load_policies(policy or found.policies)
+    return rules, found.gpus.exceed_baseline, found.mode == "observe", found.gpus.baseline
+
+
+def _print(target: "Target", gpu: "GpuContext", as_json: bool) -> None:
+    (decision,) = target.decisions
+    info = gpu.info
+    if as_json:
+        print_json(
+            {
+                "model": info.model,
+                "default_w": watts(info.default_mw),
+                "min_w": watts(info.min_mw),
+                "max_w": watts(info.max_mw),
+                "baseline_w": None if gpu.baseline_mw is None else watts(gpu.baseline_mw),
+                "asked": decision.asked,
+                "outcome": decision.outcome.value,
+                "rule": decision.rule,
+                "allowed_w": None if decision.allowed_mw is None else [watts(mw) for mw in decision.allowed_mw],
+                "observe": target.observe,
+                "pending": sorted(decision.pending),
+                "steps": [
+                    {
+                        "kind": step.kind.value,
+                        "text": step.text,
+                        "source": str(step.source) if step.source else None,
+                        "cap_w": None if step.cap_mw is None else watts(step.cap_mw),
+                    }
+                    for step in decision.steps
+                ],
+                "cap_w": None if target.limit_mw is None else watts(target.limit_mw),
+            }
+        )
+        return
+    baseline = "" if gpu.baseline_mw is None else f", baseline {format_power(gpu.baseline_mw)}"
+    span = f"{format_power(info.min_mw)} to {format_power(info.max_mw)}"
+    click.echo(f"{shown(info.model)}: default {format_power(info.default_mw)}, takes {span}{baseline}")
+    for step in decision.steps:
+        click.echo(f"  {step}")
+    for name in sorted(decision.pending):
+        click.echo(f"  {name}: not known, and may change this")
+    applied = "limit left alone" if target.limit_mw is None else format_power(target.limit_mw)
+    click.echo(f"  applied: {applied}{' (observed only: nothing is written)' if target.observe else ''}")
