@@ -1,7 +1,6 @@
 """``wattkeeper explain``: a decision step by step, of a job that is here or of one that might come."""
 
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -116,10 +115,24 @@ def _explain_job(job_id: int, as_json: bool, run_dir: Path | None) -> None:
         click.echo(f"  applied: {got(group)}")
 
 
-def _job(fields: dict[str, str | None], gpus: int, num_nodes: int, node: str) -> "JobFacts":
+def _job(fields: Mapping[str, str | None], gpus: int, num_nodes: int, node: str) -> "JobFacts":
     from wattkeeper.model import JobFacts, JobKey
 
-    return replace(JobFacts(key=JobKey("", 0, ""), uid=0, gpus=gpus, num_nodes=num_nodes, node=node), **fields)
+    return JobFacts(
+        key=JobKey("", 0, ""),
+        uid=0,
+        user=fields["user"],
+        account=fields["account"],
+        partition=fields["partition"],
+        qos=fields["qos"],
+        job_name=fields["job_name"],
+        reservation=fields["reservation"],
+        constraint=fields["constraint"],
+        comment=fields["comment"],
+        num_nodes=num_nodes,
+        gpus=gpus,
+        node=node,
+    )
 
 
 def _explain_described(
