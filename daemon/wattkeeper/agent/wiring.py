@@ -30,6 +30,7 @@ from wattkeeper.config.settings import Settings, load_settings
 from wattkeeper.core.policy import Policy
 from wattkeeper.errors import ConfigError, StoreError
 from wattkeeper.exporters.prometheus import Exporter
+from wattkeeper.exporters.textfile import Textfile
 from wattkeeper.gpus.nvml import NvmlReader
 from wattkeeper.ledger.memory import MemoryStore
 from wattkeeper.ledger.store import SqliteStore
@@ -107,6 +108,7 @@ class Agent:
         )
         self._snapshot = take_snapshot(self._state, self._tally, self._clock)
         self._exporter = Exporter(lambda: self._snapshot, settings.metrics.job_labels, self._clock.mono)
+        self._textfile: Textfile | None = None
         control = Control(self._state, self._actuator, self._ledger, self._clock, self._deciding)
         self._server = Server(
             Doors(
@@ -148,6 +150,7 @@ class Agent:
         )
         await recover.bind(self._state, self._reader, self._actuator, await self._slurm.gres(), self._kept)
         await recover.take_up(self._state, self._kept, self._ledger, self._clock)
+        self._steersman.decide(self._state.gpus)  # so that a job whose end the spool holds still tells what it got
         await recover.drain(self._spool, self._events)
         await recover.look(self._state, self._events, self._slurm, self._clock)
         await self._ticker.tick("recovery")
@@ -184,10 +187,17 @@ class Agent:
                 await recover.drain(self._spool, self._events)
                 await self._ticker.tick()
                 self._publish()
+                await self._write_textfile()
         finally:
             watchdog.cancel()
             with suppress(asyncio.CancelledError):
                 await watchdog
+
+    async def _write_textfile(self) -> None:
+        path = self._state.settings.metrics.textfile
+        if path is not None:
+            self._textfile = self._textfile or Textfile(self._exporter.render)
+            await self._textfile.write(path)
 
     async def stop(self) -> None:
         """Say STOPPING, stop listening, and leave the GPUs as ``on_stop`` says."""
