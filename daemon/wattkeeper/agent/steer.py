@@ -10,7 +10,7 @@ from wattkeeper.agent.tally import Tally
 from wattkeeper.core.arbitrate import arbitrate
 from wattkeeper.core.plan import plan, same_limit
 from wattkeeper.core.resolve import resolve, resolve_idle
-from wattkeeper.model import Action, Conditions, GpuUuid, Target
+from wattkeeper.model import Action, Conditions, GpuReading, GpuUuid, Target
 from wattkeeper.privileged.errors import DeviceError, Kind
 from wattkeeper.protocols import Actuator, Clock
 from wattkeeper.units import Milliwatts, format_power
@@ -126,7 +126,7 @@ class Steersman:
         if gpu.target is not None and gpu.target.limit_mw == action.new_mw:
             gpu.confirmed_mw = action.new_mw
         if gpu.reading is not None:
-            gpu.reading = replace(gpu.reading, requested_mw=read_mw)
+            gpu.reading = _after_write(gpu.reading, read_mw)
         self._tally.cap_writes[cause] += 1
         self._log(gpu, action, cause)
         return True
@@ -143,3 +143,13 @@ class Steersman:
         if gpu.error != str(error):
             log.error("gpu=%d limit not set: %s", gpu.info.minor, error)
         gpu.error = str(error)
+
+
+def _after_write(reading: GpuReading, read_mw: Milliwatts) -> GpuReading:
+    """A reading with the limit that was just set. What is enforced now follows from it, or waits for the next look:
+    after a raise the old figure would look like an out-of-band limit."""
+    enforced, before = reading.enforced_mw, reading.requested_mw
+    if enforced is not None:
+        freed = before is None or (same_limit(enforced, before) and read_mw > enforced)
+        enforced = None if freed else min(enforced, read_mw)
+    return replace(reading, requested_mw=read_mw, enforced_mw=enforced)
