@@ -1,0 +1,195 @@
+"""What reading and setting GPUs comes to: on the fake that other tests use, and through NVML on simulated cards."""
+
+import asyncio
+from collections.abc import Callable, Coroutine, Iterator
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal
+
+import pytest
+from tests.fakes import FakeGpus
+
+from wattkeeper.gpus.nvml import NvmlReader
+from wattkeeper.model import GpuInfo, GpuUuid
+from wattkeeper.privileged.actuator import NvmlActuator
+from wattkeeper.privileged.baselines import Baselines
+from wattkeeper.privileged.errors import DeviceError, Kind
+from wattkeeper.privileged.nvml import Nvml
+from wattkeeper.privileged.worker import DeviceThread
+from wattkeeper.protocols import Actuator, GpuReader
+from wattkeeper.simulator import Simulation
+from wattkeeper.simulator.library import find_library
+from wattkeeper.system.clock import SystemClock
+from wattkeeper.units import Milliwatts
+
+Fault = Literal["refuses", "ignores", "lost", "hangs", "cannot save"]
+DEADLINE_S = 10.0
+SOON_S = 0.1
+
+
+@dataclass
+class Bench:
+    """Two H100s, their reader and actuator, and the hand that breaks GPU 0 (None: mends it)."""
+
+    reader: GpuReader
+    actuator: Actuator
+    uuid: GpuUuid
+    limit_mw: Callable[[], int | None]
+    set_fault: Callable[[Fault | None], None]
+
+
+def fake() -> Bench:
+    low, high = Milliwatts(200_000), Milliwatts(700_000)
+    infos = [GpuInfo(GpuUuid(f"GPU-{minor}"), minor, minor, "H100", high, low, high) for minor in (1, 0)]
+    gpus = FakeGpus(*infos)
+    gpu = gpus.gpus[GpuUuid("GPU-0")]
+
+    def set_fault(fault: Fault | None) -> None:
+        if fault is None:
+            gpu.mend()
+        elif fault == "hangs":
+            gpu.hang()
+        else:
+            setattr(gpu, fault.replace(" ", "_"), True)
+
+    return Bench(gpus, gpus, gpu.info.uuid, lambda: gpu.reading.requested_mw, set_fault)
+
+
+def simulated(folder: Path, simulation: Simulation, nvml: Nvml) -> Bench:
+    baselines = folder / "baseline"
+    threads = cache(DeviceThread)
+    reader = NvmlReader(nvml, SystemClock(), threads)
+    actuator = NvmlActuator(nvml, Baselines(baselines, "boot-1"), threads)
+
+    def set_fault(fault: Fault | None) -> None:
+        match fault:
+            case None:
+                simulation.clear_fault(0)
+            case "refuses":
+                simulation.fault(0, "no-permission")
+            case "ignores":
+                simulation.fault(0, "ignored")
+            case "lost":
+                simulation.fault(0, "lost")
+            case "hangs":
+                simulation.fault(0, "hang")
+            case "cannot save":
+                (baselines / f"{simulation.gpu(0).uuid}.json").mkdir(parents=True)
+
+    uuid = GpuUuid(simulation.gpu(0).uuid)
+    return Bench(reader, actuator, uuid, lambda: simulation.gpu(0).requested_mw, set_fault)
+
+
+@pytest.fixture(params=["fake", "simulator"])
+def bench(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
+    if request.param == "fake":
+        yield fake()
+        return
+    with Simulation.create(tmp_path / "gpus", model="H100", gpus=2, order=[1, 0]) as simulation:
+        monkeypatch.setenv("WATTKEEPER_SIM_STATE", str(simulation.state))
+        nvml = Nvml(str(find_library()))
+        yield simulated(tmp_path, simulation, nvml)
+        simulation.clear_fault(0)
+        nvml.close()
+
+
+def run(scene: Coroutine[Any, Any, None]) -> None:
+    asyncio.run(scene)
+
+
+async def refused(call: Coroutine[Any, Any, object]) -> Kind:
+    with pytest.raises(DeviceError) as caught:
+        await call
+    return caught.value.kind
+
+
+def test_gpus_come_by_minor_number(bench: Bench) -> None:
+    async def scene() -> None:
+        first, second = await bench.reader.list_gpus(DEADLINE_S)
+        assert (first.minor, second.minor, first.uuid) == (0, 1, bench.uuid)
+        assert (first.min_mw, first.default_mw, first.max_mw) == (200_000, 700_000, 700_000)
+
+    run(scene())
+
+
+def test_a_limit_is_set_and_read_back(bench: Bench) -> None:
+    async def scene() -> None:
+        assert await bench.actuator.set_limit(bench.uuid, 300_000, DEADLINE_S) == 300_000
+        assert bench.limit_mw() == 300_000
+        reading = await bench.reader.read(bench.uuid, DEADLINE_S)
+        assert (reading.requested_mw, reading.enforced_mw) == (300_000, 300_000)
+
+    run(scene())
+
+
+def test_the_first_write_saves_the_baseline_and_no_later_one_does(bench: Bench) -> None:
+    async def scene() -> None:
+        assert await bench.actuator.baseline(bench.uuid, DEADLINE_S) == (None, False)
+        await bench.actuator.set_limit(bench.uuid, 300_000, DEADLINE_S)
+        await bench.actuator.set_limit(bench.uuid, 250_000, DEADLINE_S)
+        assert await bench.actuator.baseline(bench.uuid, DEADLINE_S) == (700_000, True)
+        assert await bench.actuator.give_back(bench.uuid, 700_000, DEADLINE_S) == 700_000
+        assert await bench.actuator.baseline(bench.uuid, DEADLINE_S) == (700_000, False)
+
+    run(scene())
+
+
+def test_a_claim_writes_nothing(bench: Bench) -> None:
+    async def scene() -> None:
+        assert await bench.actuator.save_baseline(bench.uuid, DEADLINE_S) == 700_000
+        assert await bench.actuator.baseline(bench.uuid, DEADLINE_S) == (700_000, False)
+        assert await bench.actuator.claim(bench.uuid, DEADLINE_S) == 700_000
+        assert await bench.actuator.baseline(bench.uuid, DEADLINE_S) == (700_000, True)
+        assert bench.limit_mw() == 700_000
+
+    run(scene())
+
+
+@pytest.mark.parametrize("limit_mw", [199_999, 700_001, 0])
+def test_what_is_out_of_range_is_refused_before_anything_is_done(bench: Bench, limit_mw: int) -> None:
+    async def scene() -> None:
+        assert await refused(bench.actuator.set_limit(bench.uuid, limit_mw, DEADLINE_S)) is Kind.INVALID
+        assert await bench.actuator.baseline(bench.uuid, DEADLINE_S) == (None, False)
+        assert bench.limit_mw() == 700_000
+
+    run(scene())
+
+
+@pytest.mark.parametrize(
+    ("fault", "kind"),
+    [("refuses", Kind.PERMISSION), ("ignores", Kind.NOT_TAKEN), ("lost", Kind.LOST), ("cannot save", Kind.STATE)],
+)
+def test_a_write_that_fails_says_why_and_changes_nothing(bench: Bench, fault: Fault, kind: Kind) -> None:
+    async def scene() -> None:
+        bench.set_fault(fault)
+        assert await refused(bench.actuator.set_limit(bench.uuid, 300_000, DEADLINE_S)) is kind
+        assert bench.limit_mw() == 700_000
+
+    run(scene())
+
+
+def test_a_lost_gpu_cannot_be_read_and_can_again_when_it_is_back(bench: Bench) -> None:
+    async def scene() -> None:
+        bench.set_fault("lost")
+        assert await refused(bench.reader.read(bench.uuid, DEADLINE_S)) is Kind.LOST
+        bench.set_fault(None)
+        assert (await bench.reader.read(bench.uuid, DEADLINE_S)).requested_mw == 700_000
+
+    run(scene())
+
+
+def test_a_hung_gpu_costs_its_caller_the_deadline_and_no_other_gpu_anything(bench: Bench) -> None:
+    async def scene() -> None:
+        _, other = await bench.reader.list_gpus(DEADLINE_S)
+        bench.set_fault("hangs")
+        assert await refused(bench.reader.read(bench.uuid, SOON_S)) is Kind.TIMEOUT
+        assert await refused(bench.actuator.set_limit(bench.uuid, 300_000, SOON_S)) is Kind.TIMEOUT
+        assert bench.reader.stalled(bench.uuid)
+        assert (await bench.reader.read(other.uuid, DEADLINE_S)).requested_mw == 700_000
+        assert not bench.reader.stalled(other.uuid)
+        bench.set_fault(None)
+        assert (await bench.reader.read(bench.uuid, DEADLINE_S)).requested_mw == 700_000
+        assert not bench.reader.stalled(bench.uuid)
+
+    run(scene())
