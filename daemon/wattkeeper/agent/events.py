@@ -107,7 +107,7 @@ class EventHandler:
         state = self._state
         if not (transition.removed or transition.added or transition.over):
             return
-        readings = await self._observer.read(transition.gpus)
+        readings = await self._observer.read(transition.gpus, note_free=cut)
         after = {uuid: _owners_after(state, uuid, transition) for uuid in transition.gpus}
         charges, watermarks = meter.cut(state, readings if cut else {}, after)
         change = Change(
@@ -181,7 +181,7 @@ class EventHandler:
         self._tally.requests[decisions[0].outcome] += 1
         minors = ",".join(str(self._state.gpus[h.gpu].info.minor) for h in transition.added)
         user = printable(facts.user if isinstance(facts.user, str) else str(facts.uid), 40)
-        asked = printable(decisions[0].asked or "nothing", 80)
+        asked = "nothing" if decisions[0].asked is None else f"'{decisions[0].asked}'"
         log.info("job=%s user=%s gpus=%s asked=%s %s", facts.key, user, minors, asked, decisions[0].outcome)
 
     def _answer(self, key: JobKey, transition: Transition, applied: bool, gpus: list[GpuUuid]) -> Answer:

@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 
 from wattkeeper.model import Decision, GpuUuid, Outcome, StepKind
-from wattkeeper.text import printable
 from wattkeeper.units import Milliwatts, format_power
 
 
@@ -33,7 +32,7 @@ def _part(cap: Milliwatts | None, because: str, gpus: list[int]) -> str:
 
 def _because(decision: Decision, cap: Milliwatts | None) -> str:
     rule = f"rule '{decision.rule}'" if decision.rule else "no rule matches"
-    asked = f"you asked {printable(decision.asked or '', 64)}"
+    asked = f"you asked {decision.asked or 'power='}"
     allowed = f"{rule} allows up to {format_power(decision.allowed_mw[1])}" if decision.allowed_mw else rule
     match decision.outcome:
         case Outcome.NONE:

@@ -24,12 +24,18 @@ class Observer:
         self._clock = clock
         self.driver_gone = False
 
-    async def read(self, gpus: Iterable[GpuUuid]) -> dict[GpuUuid, GpuReading]:
-        """Fresh readings of those GPUs that answer within the deadline, also kept in the state."""
+    async def read(self, gpus: Iterable[GpuUuid], *, note_free: bool = True) -> dict[GpuUuid, GpuReading]:
+        """Fresh readings of those GPUs that answer within the deadline, also kept in the state.
+
+        ``note_free`` False: what is read says nothing of a free GPU's limit, because a job may already be on it.
+        """
         begun = self._clock.mono()
         wanted = [uuid for uuid in gpus if uuid in self._state.gpus]
         answers = await asyncio.gather(*(self._read(uuid) for uuid in wanted))
         found = {uuid: answer for uuid, answer in zip(wanted, answers, strict=True) if answer is not None}
+        if note_free:
+            for uuid in found:
+                self._state.note_free(self._state.gpus[uuid])
         if wanted:
             took = self._clock.mono() - begun
             self._state.sources["nvml"] = SourceState(up=len(found) == len(wanted), read_s=took)
@@ -52,5 +58,4 @@ class Observer:
             gpu.read_error = None
         if gpu.reading is None or reading.at_mono >= gpu.reading.at_mono:
             gpu.reading = reading
-            self._state.note_free(gpu)
         return reading

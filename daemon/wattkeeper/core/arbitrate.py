@@ -33,7 +33,8 @@ def arbitrate(decisions: Sequence[Decision], gpu: GpuContext, policy: Policy) ->
 def _share(decisions: Sequence[Decision], policy: Policy) -> tuple[Sequence[Decision], Step]:
     """One cap from several holders'. Holders of different users do not get to ask: one would decide for the other."""
     if len(decisions) == 1:
-        return decisions, Step(StepKind.SHARING, "the only holder", decisions[0].cap_mw)
+        text = "the only holder" if decisions[0].job else "no holder"
+        return decisions, Step(StepKind.SHARING, text, decisions[0].cap_mw)
     strangers = len({d.job.uid for d in decisions if d.job}) > 1
     caps = [d.rule_cap_mw if strangers else d.cap_mw for d in decisions]
     if any(cap is None for cap in caps):
@@ -64,7 +65,7 @@ def _fit(cap_mw: Milliwatts | None, gpu: GpuContext) -> Step:
     low, high = gpu.info.min_mw, gpu.info.max_mw
     span = f"the device's {format_power(low)} to {format_power(high)}"
     if gpu.baseline_mw is None or cap_mw is None:
-        text = "the baseline is not known while a job that was here before us holds the GPU: limit left alone"
+        text = "the baseline is not known, because a job was on the GPU before we first read it: limit left alone"
         return Step(StepKind.DEVICE, text, None)
     top = highest_mw(gpu)
     if cap_mw < low:
