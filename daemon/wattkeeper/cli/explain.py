@@ -46,8 +46,6 @@ The order is always: rule, request, sharing, ceilings, the device's range. Exit 
 @click.option("--user", help="The job's owner.")
 @click.option("--account", help="Its account.")
 @click.option("--partition", help="Its partition.")
-@click.option("--qos", help="Its quality of service.")
-@click.option("--job-name", help="Its name.")
 @click.option("--reservation", help="Its reservation.")
 @click.option("--constraint", help="Its constraint, as sbatch takes it.")
 @click.option("--comment", help='Its comment, such as "power=250W".')
@@ -124,8 +122,6 @@ def _job(fields: Mapping[str, str | None], gpus: int, num_nodes: int, node: str)
         user=fields["user"],
         account=fields["account"],
         partition=fields["partition"],
-        qos=fields["qos"],
-        job_name=fields["job_name"],
         reservation=fields["reservation"],
         constraint=fields["constraint"],
         comment=fields["comment"],

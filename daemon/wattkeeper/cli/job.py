@@ -49,7 +49,7 @@ def lines_of(answer: Mapping[str, Any], now_at: float) -> list[str]:
             f"job {answer['job_id']} of {shown(answer['user'])} on {shown(answer['node'])}"
             f"{' (' + ', '.join(parts) + ')' if parts else ''}, {state}"
         ),
-        f"asked   {shown(answer['asked']) if answer['asked'] else 'nothing'}: {shown(answer['outcome'])}",
+        f"asked   {shown(answer['asked'])}: {shown(answer['outcome'])}" if answer["asked"] else "asked   nothing",
     ]
     groups = alike(answer["gpus"])
     if not groups:
@@ -65,5 +65,5 @@ def lines_of(answer: Mapping[str, Any], now_at: float) -> list[str]:
 def _by_gpu(gpus: list[Mapping[str, Any]]) -> str:
     if len(gpus) < 2:
         return ""
-    parts = [f"GPU {gpu['gpu']}: {energy(gpu['energy_j'])}" for gpu in gpus]
+    parts = [f"GPU {gpu['gpu']}: {energy(gpu['energy_j'])}" for gpu in sorted(gpus, key=lambda gpu: int(gpu["gpu"]))]
     return f" ({', '.join(parts)})"

@@ -4,6 +4,8 @@ import asyncio
 import signal
 import sys
 from collections.abc import Mapping
+from pathlib import Path
+from shutil import which
 from typing import Any
 
 import click
@@ -194,14 +196,15 @@ def _why(steps: list[Mapping[str, Any]], outcome: str) -> str:
 
 def _say_how_to_look(stage: Stage, show: Show) -> None:
     pid = stage.child.pid if stage.child else 0
+    me = "wattkeeper" if which("wattkeeper") else str(Path(sys.argv[0]).absolute())
     show.close()
     for line in (
         "",
         "The agent goes on. Look at it:",
-        f"  wattkeeper status --run-dir {stage.run_dir}",
-        f"  wattkeeper explain 105 --run-dir {stage.run_dir}",
+        f"  {me} status --run-dir {stage.run_dir}",
+        f"  {me} explain 105 --run-dir {stage.run_dir}",
         f"  curl -s http://127.0.0.1:{stage.port}/metrics",
-        f'  eval "$(wattkeeper sim env --state {stage.gpus_dir})"    # then any NVML client sees the GPUs',
+        f'  eval "$({me} sim env --state {stage.gpus_dir})"    # then any NVML client sees the GPUs',
         f"  less {stage.root}/agent.log {stage.root}/policy.yaml",
         "Stop it:",
         f"  kill {pid} && rm -r {stage.root}",

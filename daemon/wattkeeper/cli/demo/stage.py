@@ -152,7 +152,7 @@ def _folder() -> Path:
     folder = Path(tempfile.mkdtemp(prefix="wattkeeper-demo-"))
     if len(str(folder)) > _LONGEST_FOLDER:
         folder.rmdir()
-        folder = Path(tempfile.mkdtemp(prefix="wattkeeper-demo-", dir="/tmp"))  # noqa: S108 - private, by mkdtemp
+        folder = Path(tempfile.mkdtemp(prefix="wattkeeper-demo-", dir="/tmp"))
     return folder
 
 

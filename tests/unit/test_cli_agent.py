@@ -1,0 +1,221 @@
+"""The commands that talk to the agent, against a small real server on its sockets."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+from tests.unit.agent_stub import AgentStub, agent_stub
+
+from wattkeeper.cli.client import AgentClient, AgentRefusedError
+from wattkeeper.cli.main import cli
+from wattkeeper.errors import AgentUnreachableError, WattkeeperError
+
+
+@pytest.fixture
+def agent() -> Iterator[AgentStub]:
+    with tempfile.TemporaryDirectory(prefix="wk") as folder, agent_stub(Path(folder)) as stub:
+        yield stub
+
+
+def run(agent: AgentStub, *arguments: str) -> Result:
+    return CliRunner().invoke(cli, arguments, env={"WATTKEEPER_RUN_DIR": str(agent.run_dir)})
+
+
+def gpu(minor: int, **more: Any) -> dict[str, Any]:
+    return {
+        "gpu": minor, "uuid": f"GPU-{minor}", "model": "NVIDIA H100 80GB HBM3", "limit_w": 250.0, "enforced_w": 250.0,
+        "target_w": 250.0, "baseline_w": 700.0, "default_w": 700.0, "min_w": 200.0, "max_w": 700.0, "power_w": 187.46,
+        "energy_j": 12.0, "temperature_c": 41, "utilization": 0.93, "holders": ["12"],
+        "why": "device: 250 W, within the device's 200 W to 700 W", "ours": True, "hold": None, "yielded": False,
+        "error": None, "age_s": 0.2, **more,
+    }  # fmt: skip
+
+
+def job_gpu(minor: int, **more: Any) -> dict[str, Any]:
+    steps = [
+        {"kind": "rule", "text": "rule 'ml': cap 80 %", "source": "p.yaml:4", "cap_w": 560.0},
+        {"kind": "device", "text": "250 W, within the range", "source": None, "cap_w": 250.0},
+    ]
+    return {
+        "gpu": minor, "uuid": f"GPU-{minor}", "model": "H100", "cap_w": 250.0, "energy_j": 500_000.0,
+        "outcome": "granted", "asked": "250W", "rule": "ml", "allowed_w": [200.0, 700.0], "observe": False,
+        "pending": [], "steps": steps, **more,
+    }  # fmt: skip
+
+
+def job(**more: Any) -> dict[str, Any]:
+    return {
+        "job_id": 12, "run": "r0", "user": "alice", "account": "ml", "partition": "gpu", "cluster": "c", "node": "n1",
+        "started_at": 1000.0, "ended_at": 1600.0, "asked": "250W", "outcome": "granted", "message": "m",
+        "gpus": [job_gpu(1), job_gpu(0)], **more,
+    }  # fmt: skip
+
+
+def status(**more: Any) -> dict[str, Any]:
+    return {
+        "node": "n1", "cluster": "c", "mode": "enforce", "version": "0.1.0", "at": 4e9, "interval_s": 5.0,
+        "alarms": [], "policy": {"digest": "abc", "reload_ok": True, "error": None}, "gpus": [gpu(0)], "jobs": [],
+        **more,
+    }  # fmt: skip
+
+
+def test_status_shows_limits_and_why(agent: AgentStub) -> None:
+    agent.answers["/v1/status"] = 200, status(jobs=[job()])
+    result = run(agent, "status")
+    assert result.exit_code == 0, result.output
+    assert "n1 of c: mode enforce, policy abc, wattkeeper 0.1.0" in result.output
+    assert "187.5 W" in result.output
+    assert "within the device's 200 W to 700 W" in result.output
+    assert "1.0 MJ" in result.output or "0.28 kWh" in result.output
+    assert "ALARM" not in result.output
+
+
+def test_status_says_what_is_wrong_first(agent: AgentStub) -> None:
+    gpus = [
+        gpu(0, error="GPU-0: lost; see dmesg"),
+        gpu(1, hold={"reason": "burn-in", "since_at": 0.0, "until_at": None}),
+        gpu(2, enforced_w=200.0, yielded=True),
+        gpu(3, limit_w=None, enforced_w=None, power_w=None, temperature_c=None, utilization=None, holders=[], why=None),
+    ]
+    policy = {"digest": "abc", "reload_ok": False, "error": "p.yaml:3: no"}
+    agent.answers["/v1/status"] = 200, status(at=0.0, alarms=["no map"], policy=policy, gpus=gpus)
+    output = run(agent, "status").output
+    assert "old: the agent may hang" in output
+    assert "ALARM: no map" in output
+    assert "the policy before it is in force: p.yaml:3: no" in output
+    assert "ERROR: GPU-0: lost; see dmesg" in output
+    assert "held until `wattkeeper resume`: burn-in" in output
+    assert "250 W (holds: 200 W)" in output
+    assert "left to another program" in output
+
+
+def test_status_without_gpus(agent: AgentStub) -> None:
+    agent.answers["/v1/status"] = 200, status(gpus=[])
+    assert "no GPU to manage on this node" in run(agent, "status").output
+
+
+def test_json_is_what_the_agent_said(agent: AgentStub) -> None:
+    agent.answers["/v1/status"] = 200, status()
+    agent.answers["/v1/jobs/12"] = 200, job()
+    assert json.loads(run(agent, "status", "--json").output) == status()
+    assert json.loads(run(agent, "job", "12", "--json").output) == job()
+    assert json.loads(run(agent, "explain", "12", "--json").output) == job()
+
+
+def test_job_groups_gpus_that_are_alike(agent: AgentStub) -> None:
+    agent.answers["/v1/jobs/12"] = 200, job(gpus=[job_gpu(1), job_gpu(0), job_gpu(2, cap_w=None)])
+    assert (
+        run(agent, "job", "12").output
+        == """\
+job 12 of alice on n1 (account ml, partition gpu), ran for 10 min
+asked   250W: granted
+got     GPUs 0,1: 250 W each
+got     GPU 2: limit left alone
+energy  0.42 kWh (GPU 0: 500.0 kJ, GPU 1: 500.0 kJ, GPU 2: 500.0 kJ)
+why     GPUs 0,1:
+          rule: rule 'ml': cap 80 % (p.yaml:4)
+          device: 250 W, within the range
+why     GPU 2:
+          rule: rule 'ml': cap 80 % (p.yaml:4)
+          device: 250 W, within the range
+"""
+    )
+
+
+def test_explain_of_a_job(agent: AgentStub) -> None:
+    agent.answers["/v1/jobs/12"] = 200, job(gpus=[job_gpu(0, observe=True, pending=["qos"])])
+    assert (
+        run(agent, "explain", "12").output
+        == """\
+job 12 of alice on n1
+GPU 0: H100
+  rule: rule 'ml': cap 80 % (p.yaml:4)
+  device: 250 W, within the range
+  qos: not known yet, and may change this
+  applied: 250 W (observed only: nothing is written)
+"""
+    )
+
+
+def test_what_users_wrote_cannot_move_the_cursor(agent: AgentStub) -> None:
+    agent.answers["/v1/jobs/12"] = 200, job(user="a\x1b[2Jb", asked="x\ny")
+    output = run(agent, "job", "12").output
+    assert "\x1b" not in output
+    assert "asked   x\\x0ay: granted" in output
+
+
+def test_unknown_job(agent: AgentStub) -> None:
+    agent.answers["/v1/jobs/99"] = 404, {"error": "no job 99 of yours on this node"}
+    result = run(agent, "job", "99")
+    assert isinstance(result.exception, AgentRefusedError)
+    assert (result.exception.status, str(result.exception)) == (404, "no job 99 of yours on this node")
+
+
+def test_hold_resume_and_restore(agent: AgentStub) -> None:
+    for action in ("hold", "resume", "restore"):
+        agent.answers[f"/v1/control/{action}"] = 200, {"gpus": [{"gpu": 3, "limit_w": 700.0, "note": f"{action} it"}]}
+    assert run(agent, "hold", "--gpu", "3", "--for", "2h", "--reason", "test").output == "GPU 3: 700 W: hold it\n"
+    assert run(agent, "resume", "--gpu", "1", "--gpu", "3").output == "GPU 3: 700 W: resume it\n" * 2
+    assert json.loads(run(agent, "restore", "--json").output)["gpus"][0]["note"] == "restore it"
+    assert [(path, json.loads(body)) for path, body in agent.posted] == [
+        ("/v1/control/hold", {"gpu": 3, "seconds": 7200.0, "reason": "test"}),
+        ("/v1/control/resume", {"gpu": 1}),
+        ("/v1/control/resume", {"gpu": 3}),
+        ("/v1/control/restore", {"gpu": None}),
+    ]
+
+
+def test_a_hung_agent_is_named(tmp_path: Path) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
+        listener.bind(str(tmp_path / "read.sock"))
+        listener.listen()
+        with pytest.raises(AgentUnreachableError, match=r"no answer in 0.05 s: see `systemctl status wattkeeper`"):
+            AgentClient(tmp_path, 0.05).get("/v1/status")
+
+
+def test_no_agent_and_other_answers(tmp_path: Path, agent: AgentStub) -> None:
+    with pytest.raises(AgentUnreachableError, match="is it running"):
+        AgentClient(tmp_path).get("/v1/status")
+    agent.answers["/v1/status"] = 200, "<html>"
+    with pytest.raises(WattkeeperError, match="not JSON"):
+        AgentClient(agent.run_dir).get("/v1/status")
+    agent.answers["/v1/status"] = 500, "<html>"
+    with pytest.raises(AgentRefusedError, match="HTTP status 500"):
+        AgentClient(agent.run_dir).get("/v1/status")
+
+
+def hook(agent: AgentStub, event: str, **environment: str) -> "subprocess.CompletedProcess[str]":
+    env = {**os.environ, "WATTKEEPER_RUN_DIR": str(agent.run_dir), **environment}
+    command = [sys.executable, "-m", "wattkeeper.cli.main", "hook", event]
+    return subprocess.run(command, capture_output=True, text=True, env=env)
+
+
+def test_hook_hands_on_the_environment_byte_for_byte(agent: AgentStub) -> None:
+    agent.answers["/v1/events/epilog"] = 200, {"outcome": "taken"}
+    done = hook(agent, "epilog", SLURM_JOB_ID="7", SLURM_JOB_COMMENT="a\nSLURM_JOB_GPUS=9")
+    assert (done.returncode, done.stderr) == (0, "")
+    path, body = agent.posted[0]
+    assert path == "/v1/events/epilog"
+    assert b"SLURM_JOB_COMMENT=a\nSLURM_JOB_GPUS=9" in body.split(b"\0")
+
+
+@pytest.mark.parametrize(
+    ("event", "status", "code"), [("prolog", 409, 9), ("epilog", 409, 1), ("prolog", 400, 1), ("prolog", 500, 1)]
+)
+def test_hook_exit_codes(agent: AgentStub, event: str, status: int, code: int) -> None:
+    agent.answers[f"/v1/events/{event}"] = status, "no"
+    assert hook(agent, event, SLURM_JOB_ID="7").returncode == code
+
+
+def test_hook_without_an_agent(agent: AgentStub, tmp_path: Path) -> None:
+    done = hook(agent, "prolog", WATTKEEPER_RUN_DIR=str(tmp_path))
+    assert done.returncode == 1
+    assert "no agent is listening" in done.stderr
