@@ -197,7 +197,8 @@ class Decision:
     """What policy says one job gets on one GPU, or (``job`` None) what an idle GPU gets.
 
     ``rule_cap_mw`` is the cap without the request and ``cap_mw`` with it; both None where the baseline is needed
-    and not known. ``steps`` is the one text that ``explain``, ``status``, the user's message and the log print.
+    and not known. ``asked``: the user's words, escaped and safe to print as they are; None where nothing was asked.
+    ``steps`` is the one text that ``explain``, ``status``, the user's message and the log print.
     """
 
     gpu: GpuUuid

@@ -127,7 +127,7 @@ def _gpu(gpu: GpuView, snapshot: Snapshot, mine: set[str], uid: int) -> Json:
 
 
 def _asked(decision: Decision | None) -> str | None:
-    return printable(decision.asked, 64) if decision and decision.asked is not None else None
+    return decision.asked if decision else None
 
 
 def _text(value: JobText) -> str | None:
