@@ -15,6 +15,7 @@ from wattkeeper.cli.demo.show import LiveShow, PlainShow, Show
 from wattkeeper.cli.demo.stage import GPUS, Stage
 from wattkeeper.cli.output import Column, alike, energy, gpu_names, print_json, shown, watts
 from wattkeeper.cli.status import job_energy
+from wattkeeper.errors import AgentUnreachableError
 from wattkeeper.system.clock import SystemClock
 from wattkeeper.units import Milliwatts, format_power
 
@@ -80,6 +81,8 @@ async def _interruptible(show: Show, seconds: float, keep: bool, as_json: bool) 
         show.close()
         show.say("interrupted: cleaning up")
         return _INTERRUPTED
+    except AgentUnreachableError as error:
+        raise AgentUnreachableError(f"{error}; {stage.last_words()}") from None
     finally:
         if finished and keep:
             _say_how_to_look(stage, show)

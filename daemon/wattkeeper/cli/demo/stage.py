@@ -56,13 +56,12 @@ class Stage:
     async def start(self) -> None:
         """Create the GPUs and bring the agent up. Raises WattkeeperError with the agent's log where it does not."""
         environment = {**_inherited(), **self.simulation.env()}
-        settings, log = self._write_files(), self.root / "agent.log"
-        self.child = Child([*_COMMAND, "run", "--config", str(settings)], environment, log)
+        settings = self._write_files()
+        self.child = Child([*_COMMAND, "run", "--config", str(settings)], environment, self.root / "agent.log")
         end = self._clock.mono() + START_BOUND_S
         while not self._answers():
             if self.child.ended() or self._clock.mono() > end:
-                tail = "\n".join(log.read_text(errors="replace").splitlines()[-15:])
-                raise WattkeeperError(f"the agent did not start; its log:\n{tail}")
+                raise WattkeeperError(f"the agent did not start; {self.last_words()}")
             await self._clock.sleep(0.05)
 
     async def hook(self, event: str, job: ExampleJob) -> Finished:
@@ -107,6 +106,11 @@ class Stage:
     def job(self, job_id: int) -> Any:
         """What the agent says of a job. Raises WattkeeperError."""
         return self.agent.get(f"/v1/jobs/{job_id}")
+
+    def last_words(self) -> str:
+        """The end of the agent's log."""
+        lines = (self.root / "agent.log").read_text(errors="replace").splitlines()
+        return "\n".join(["its log ends:", *lines[-15:]])
 
     async def stop(self) -> None:
         """End the agent and remove everything."""
