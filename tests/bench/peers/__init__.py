@@ -1,0 +1,1 @@
+"""What the agent is measured against, in the same run and on the same simulated library."""

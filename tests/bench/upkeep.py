@@ -1,0 +1,94 @@
+"""What the agent costs while nothing happens, and what a scrape costs."""
+
+import time
+from collections.abc import Sequence
+
+from tests.bench.node import GPUS, BenchNode, Job, progress
+from tests.bench.peers.beside import NodeExporter
+from tests.bench.results import Figure, Row
+from tests.bench.usage import Usage, scrape
+
+WINDOW_S = 30.0
+SCRAPES_AT_S = (7.5, 22.5)
+CPU_BOUND_PERCENT = {"driver": 1.0, "none": 0.3}
+RSS_BOUND_MIB = 55.0
+SCRAPES = 200
+PEER_SCRAPES = 50
+SCRAPE_BOUND_MS = 5.0
+ABSENT = "prometheus-node-exporter is not installed"
+
+
+def fill(node: BenchNode, finished: int) -> None:
+    """So many finished jobs of one GPU each, within their time of grace."""
+    for number in range(finished):
+        job = node.job([number % GPUS])
+        node.post_s("prolog", job)
+        node.post_s("epilog", job)
+
+
+def occupy(node: BenchNode) -> list[Job]:
+    """A running job on each GPU."""
+    jobs = [node.job([minor]) for minor in range(GPUS)]
+    for job in jobs:
+        node.post_s("prolog", job)
+    return jobs
+
+
+def measure_quiet(nodes: Sequence[BenchNode], exporter: NodeExporter) -> list[Row]:
+    """The quiet window, both agents and the peer at the same time: each has its own books."""
+    progress(f"quiet for {WINDOW_S:g} s: CPU and memory")
+    time.sleep(2)
+    usages = [Usage(node.agent.pid) for node in nodes] + ([exporter.usage] if exporter.usage else [])
+    urls = [node.agent.metrics_url for node in nodes] + ([exporter.url] if exporter.usage else [])
+    before, start = [usage.cpu_s() for usage in usages], time.monotonic()
+    for moment in SCRAPES_AT_S:
+        time.sleep(max(0.0, start + moment - time.monotonic()))
+        for url in urls:
+            scrape(url)
+    time.sleep(max(0.0, start + WINDOW_S - time.monotonic()))
+    took = time.monotonic() - start
+    percent = [100 * (usage.cpu_s() - old) / took for usage, old in zip(usages, before, strict=True)]
+    memory = [usage.rss_mib() for usage in usages]
+    peer = f"node-exporter: {percent[-1]:.2f} %, {memory[-1]:.0f} MiB" if exporter.usage else ABSENT
+    return [
+        Row(
+            f"agent, {GPUS} GPUs, 16 jobs, 1 Hz, scraped every 15 s",
+            node.profile,
+            (
+                Figure("of one core", percent[place], "%", CPU_BOUND_PERCENT[node.profile]),
+                Figure("RSS", memory[place], "MiB", RSS_BOUND_MIB),
+            ),
+            peer,
+            f"{WINDOW_S:g} s; {GPUS} jobs run, {16 - GPUS} have ended and still show",
+        )
+        for place, node in enumerate(nodes)
+    ]
+
+
+def measure_scrapes(node: BenchNode, exporter: NodeExporter) -> Row:
+    """CPU time of a scrape, ticks that fall between included."""
+    progress(f"{node.profile}: {SCRAPES} scrapes")
+    size = len(scrape(node.agent.metrics_url))
+    peer = f"node-exporter: {_per_scrape_ms(exporter.usage, exporter.url, PEER_SCRAPES):.1f} ms" \
+        if exporter.usage else ABSENT  # fmt: skip
+    return Row(
+        f"scrape, {GPUS} GPUs, 64 jobs",
+        node.profile,
+        (
+            Figure(
+                "CPU",
+                _per_scrape_ms(Usage(node.agent.pid), node.agent.metrics_url, SCRAPES),
+                "ms",
+                SCRAPE_BOUND_MS,
+            ),
+        ),
+        peer,
+        f"mean of {SCRAPES}; {size / 1024:.0f} KiB a page; {GPUS} jobs run, {64 - GPUS} have ended and still show",
+    )
+
+
+def _per_scrape_ms(usage: Usage, url: str, count: int) -> float:
+    before = usage.cpu_s()
+    for _ in range(count):
+        scrape(url)
+    return 1000 * (usage.cpu_s() - before) / count
