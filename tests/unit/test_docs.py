@@ -1,0 +1,163 @@
+"""The documents say what is so: commands, YAML, links, metrics, the unit.
+
+``python tests/unit/test_docs.py`` writes docs/metrics.md anew.
+"""
+
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from wattkeeper.cli.check import check
+from wattkeeper.cli.main import COMMANDS
+from wattkeeper.exporters.prometheus import FAMILIES, PREFIX, Family
+
+REPO = Path(__file__).resolve().parents[2]
+METRICS_PAGE = REPO / "docs" / "metrics.md"
+UNIT = REPO / "systemd" / "wattkeeper.service"
+PAGES = sorted([REPO / "README.md", REPO / "CHANGELOG.md", *(REPO / "docs").rglob("*.md")])
+
+_FENCE = re.compile(r"^```yaml\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL)
+_LINK = re.compile(r"\[[^\]]+\]\((?P<to>[^)\s]+)\)")
+
+METRICS_HEAD = """\
+# Metrics
+
+<!-- Made from daemon/wattkeeper/exporters/prometheus.py by `.venv/bin/python tests/unit/test_docs.py`. -->
+
+Prometheus scrapes `http://127.0.0.1:9745/metrics` (the setting `metrics.listen`; `null` closes the port). The same page
+is on the unix socket `/run/wattkeeper/read.sock`. A scrape reads no device: it shows the agent's last reading. The page
+has neither TLS nor a password: put a proxy before it if it must leave the node.
+
+- `gpu` is the minor number, the N of `/dev/nvidiaN`; `uuid` is NVML's.
+- What is not known is left out, never 0. A reading older than three intervals is left out as well.
+- The series of a finished job stay for `metrics.grace` (5 m).
+- `metrics.job_labels`: `id` (the default) leaves `user` and `account` of `job_info` empty, `full` fills them in, `none`
+  leaves the series of jobs out. Whoever can reach the port can read them.
+- For each GPU: energy of jobs + idle + unattributed = what its counter gained since the agent first read it.
+
+| metric | type | labels | meaning |
+| --- | --- | --- | --- |
+"""
+
+METRICS_TAIL = """
+## Values of labels
+
+| metric | label | values |
+| --- | --- | --- |
+| `agent_info` | `mode` | `enforce`, `observe` |
+| `cap_writes_total` | `cause` | `start`, `end`: a job's; `drift`: a repair; `recovery`; `reload`; `retry` |
+| `cap_write_errors_total` | `error` | `permission`, `unsupported`, `invalid`, `lost`, `no_driver`, `timeout`, \
+`not_taken`, `state`, `again` |
+| `hook_events_total` | `event` | `prolog`, `epilog` |
+| `hook_events_total` | `outcome` | `applied`; `failed`: a limit could not be set; `no_gpu`; `duplicate`; `late`; \
+`unknown_job`; `unmapped`: Slurm's GPU numbers fit no device; `invalid` |
+| `requests_total` | `outcome` | `none`, `granted`, `clamped`, `denied`, `malformed` |
+| `drift_total` | `cause` | `writer`: another program; `reset`: driver reload or GPU reset |
+| `drift_total` | `outcome` | `repaired`, `reported`, `yielded` |
+| `source_up` | `source` | `nvml` |
+
+## Questions they answer
+
+```promql
+# Jobs that started without their cap
+increase(wattkeeper_hook_events_total{event="prolog", outcome=~"failed|unmapped|invalid"}[1h]) > 0
+
+# GPUs above the limit that policy wants
+wattkeeper_gpu_power_limit_watts - wattkeeper_gpu_power_limit_target_watts > 1
+
+# GPUs that are not capped now: given up to another program, or held by an admin
+wattkeeper_gpu_drift_yielded == 1 or wattkeeper_gpu_held == 1
+
+# A policy that could not be read
+wattkeeper_policy_last_reload_successful == 0
+
+# The 99th percentile of the time from a Prolog to limits that read back
+histogram_quantile(0.99, rate(wattkeeper_cap_apply_seconds_bucket{event="prolog"}[1h]))
+
+# Share of time in which each GPU was held back by its limit
+rate(wattkeeper_gpu_power_capped_seconds_total[15m])
+```
+"""
+
+
+def metrics_page() -> str:
+    """The page as it should be."""
+    return METRICS_HEAD + "".join(map(_row, FAMILIES)) + METRICS_TAIL
+
+
+def _row(family: Family) -> str:
+    labels = ", ".join(f"`{label}`" for label in family.labels) or "-"
+    return f"| `{PREFIX}{family.name}` | {family.kind} | {labels} | {family.help} |\n"
+
+
+def _relative(page: Path) -> str:
+    return str(page.relative_to(REPO))
+
+
+def _examples() -> list[tuple[str, str]]:
+    """Name and text of every fenced YAML block."""
+    found = []
+    for page in PAGES:
+        text = page.read_text(encoding="utf-8")
+        for block in _FENCE.finditer(text):
+            line = text.count("\n", 0, block.start()) + 1
+            found.append((f"{_relative(page)}:{line}", block["text"]))
+    return found
+
+
+def test_metrics_page_is_current() -> None:
+    mend = f"run `.venv/bin/python {_relative(Path(__file__))}`"
+    assert METRICS_PAGE.read_text(encoding="utf-8") == metrics_page(), mend
+
+
+@pytest.mark.parametrize("command", list(COMMANDS))
+def test_every_command_is_documented(command: str) -> None:
+    assert any(f"wattkeeper {command}" in page.read_text(encoding="utf-8") for page in PAGES)
+
+
+@pytest.mark.parametrize(("place", "text"), _examples(), ids=lambda value: value if "\n" not in value else "")
+def test_yaml_examples_pass_check(place: str, text: str, tmp_path: Path) -> None:
+    file = tmp_path / "example.yaml"
+    file.write_text(text, encoding="utf-8")
+    result = CliRunner().invoke(check, [str(file)])
+    assert result.exit_code == 0, f"{place}: {result.output}"
+
+
+def test_there_are_yaml_examples() -> None:
+    assert len(_examples()) >= 5
+
+
+@pytest.mark.parametrize("page", PAGES, ids=_relative)
+def test_relative_links_resolve(page: Path) -> None:
+    for link in _LINK.finditer(page.read_text(encoding="utf-8")):
+        to = link["to"].partition("#")[0]
+        if to and "://" not in to:
+            assert (page.parent / to).exists(), f"{_relative(page)}: {link['to']}"
+
+
+@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="not installed on this machine: systemd-analyze")
+def test_unit_is_sound(tmp_path: Path) -> None:
+    analyze = shutil.which("systemd-analyze") or ""
+    unit = tmp_path / UNIT.name
+    text = UNIT.read_text(encoding="utf-8")
+    command = "ExecStart=/opt/wattkeeper/bin/wattkeeper "
+    assert command in text
+    unit.write_text(text.replace(command, f"ExecStart={sys.executable} "), encoding="utf-8")
+    done = subprocess.run(
+        [analyze, "verify", "--man=no", str(unit)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env={"PATH": "/usr/bin:/bin", "SYSTEMD_UNIT_PATH": f"{tmp_path}:"},
+    )
+    complaints = [line for line in done.stderr.splitlines() if UNIT.name in line]
+    assert complaints == []
+
+
+if __name__ == "__main__":
+    METRICS_PAGE.write_text(metrics_page(), encoding="utf-8")
