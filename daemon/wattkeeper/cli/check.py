@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from wattkeeper.cli import HELP
 from wattkeeper.config.policy import POLICY_KEYS, load_policies
 from wattkeeper.config.settings import DEFAULT_PATH, SETTINGS_KEYS, load_settings
 from wattkeeper.config.yaml_lines import Table, parse, read_text
@@ -29,6 +30,7 @@ class Report:
 
 
 @click.command(
+    context_settings=HELP,
     epilog="""\b
 Examples:
   wattkeeper check                       what this node's agent would read
@@ -38,7 +40,7 @@ Examples:
 
 \b
 Each problem is one line: FILE:LINE: PATH: what is wrong (allowed: what may stand there).
-Exit codes: 0 usable, perhaps with warnings; 1 something cannot be used; 2 wrong use."""
+Exit codes: 0 usable, perhaps with warnings; 1 something cannot be used; 2 wrong use.""",
 )
 @click.argument("files", nargs=-1, metavar="[FILE]...", type=click.Path(path_type=Path))
 @click.option(

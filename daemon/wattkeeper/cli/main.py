@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import click
 
+from wattkeeper.cli import HELP
 from wattkeeper.errors import WattkeeperError
 
 
@@ -63,7 +64,7 @@ def _print_version(context: click.Context, _: click.Parameter, wanted: bool) -> 
 
 @click.group(
     cls=LazyGroup,
-    context_settings={"help_option_names": ["-h", "--help"]},
+    context_settings=HELP,
     epilog="""\b
 Examples:
   wattkeeper demo                       see it work, here and now

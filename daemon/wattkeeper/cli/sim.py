@@ -10,6 +10,7 @@ from typing import Literal
 
 import click
 
+from wattkeeper.cli import HELP
 from wattkeeper.errors import WattkeeperError
 from wattkeeper.simulator import FAULTS, PROFILES, FaultKind, Node, Profile, Simulation, SimulatorError
 from wattkeeper.simulator.library import find_library
@@ -89,6 +90,7 @@ def _minors(simulation: Simulation, gpu: int) -> list[int]:
 
 
 @click.group(
+    context_settings=HELP,
     epilog="""\b
 Examples:
   eval "$(wattkeeper sim env --state /tmp/gpus --model H100 --gpus 4)"
@@ -97,7 +99,7 @@ Examples:
   wattkeeper sim show
   wattkeeper sim fault 2 hang
 After the first line every NVML client of that shell (gpustat, nvitop, your own) sees these GPUs.
-"""
+""",
 )
 def sim() -> None:
     """Creates, scripts and breaks simulated GPUs.
