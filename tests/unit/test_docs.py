@@ -128,6 +128,13 @@ def test_yaml_examples_pass_check(place: str, text: str, tmp_path: Path) -> None
     assert result.exit_code == 0, f"{place}: {result.output}"
 
 
+def test_metrics_that_are_named_exist() -> None:
+    known = {PREFIX + family.name for family in FAMILIES}
+    for page in PAGES:
+        named = re.findall(rf"\b{PREFIX}[a-z_]+", page.read_text(encoding="utf-8"))
+        assert {name.removesuffix("_bucket") for name in named} <= known, _relative(page)
+
+
 def test_there_are_yaml_examples() -> None:
     assert len(_examples()) >= 5
 
