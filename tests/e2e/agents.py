@@ -66,7 +66,7 @@ def metrics_page(node: Node) -> str:
         return str(answer.read().decode())
 
 
-def metric(node: Node, name: str, **labels: str) -> float | None:
+def metric(node: Node, name: str, /, **labels: str) -> float | None:
     """The sum of a metric's samples with those labels; None where there is none."""
     found = [
         sample.value
