@@ -1,0 +1,120 @@
+"""What other users of the node may do and see: nothing of the hooks' socket, and of jobs only their own."""
+
+import json
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.e2e.agents import TICK_S, hook_environment, limits, one_node, post, set_behind, start_afresh
+from tests.lab import Lab, Node, wait_until
+from tests.lab.processes import program
+
+NOBODY = 65534
+CANNOT_CONNECT = 7  # curl's exit code
+
+pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+
+
+@pytest.fixture(scope="module")
+def _alone() -> Iterator[Lab]:
+    with one_node() as lab:
+        yield lab
+
+
+@pytest.fixture
+def node(_alone: Lab) -> Node:
+    """Job 1 of user 1000 on GPU 0, job 2 of nobody on GPU 1."""
+    node = _alone.node(1)
+    start_afresh(node)
+    assert post(node, "prolog", 1, JOB_COMMENT="secret power=250W", JOB_ACCOUNT="hush") == "applied"
+    assert post(node, "prolog", 2, "1", uid=NOBODY, JOB_COMMENT="power=350W") == "applied"
+    return node
+
+
+def as_nobody(socket: Path, url: str, body: bytes | None = None) -> subprocess.CompletedProcess[str]:
+    """A request by user nobody: what came back, and after it a line with HTTP's status."""
+    post_it = [] if body is None else ["--data-binary", "@-"]
+    return subprocess.run(
+        [program("curl"), "-q", "-sS", "--max-time", "5", "-w", "\n%{http_code}", "--unix-socket", str(socket),
+         *post_it, f"http://localhost{url}"],
+        input=None if body is None else body.decode(),
+        capture_output=True,
+        text=True,
+        user=NOBODY,
+        group=NOBODY,
+        extra_groups=[],
+    )  # fmt: skip
+
+
+def seen_by_nobody(node: Node, url: str) -> tuple[int, Any]:
+    done = as_nobody(node.agent.read_socket, url)
+    assert done.returncode == 0, done.stderr
+    body, _, status = done.stdout.rpartition("\n")
+    return int(status), json.loads(body) if body.startswith("{") else body
+
+
+def test_the_hooks_socket_is_closed_to_others(node: Node) -> None:
+    assert node.agent.events_socket.stat().st_mode & 0o777 == 0o600
+    for url in ("/v1/events/prolog", "/v1/events/epilog", "/v1/control/restore"):
+        done = as_nobody(node.agent.events_socket, url, hook_environment(1))
+        assert done.returncode == CANNOT_CONNECT, done.stdout
+    assert limits(node) == {0: 250, 1: 350, 2: 700, 3: 700}
+
+
+def test_and_stays_closed_where_somebody_opened_its_mode(node: Node) -> None:
+    """The kernel says who is at the other end."""
+    node.agent.events_socket.chmod(0o666)
+    for url in ("/v1/events/prolog", "/v1/events/epilog", "/v1/control/restore", "/v1/control/hold"):
+        done = as_nobody(node.agent.events_socket, url, hook_environment(1))
+        assert (done.returncode, done.stdout.rpartition("\n")[2]) == (0, "403")
+    assert limits(node) == {0: 250, 1: 350, 2: 700, 3: 700}
+    assert "refused POST /v1/control/restore from uid 65534" in node.agent.log_text()
+    set_behind(node, 0, 500)
+    wait_until(lambda: limits(node)[0] == 250, TICK_S + 1, "nobody holds the GPU", note=False)
+
+
+def test_a_user_sees_the_node_but_no_other_users_job(node: Node) -> None:
+    status, seen = seen_by_nobody(node, "/v1/status")
+    assert status == 200
+    assert [gpu["limit_w"] for gpu in seen["gpus"]] == [250, 350, 700, 700]
+    assert [gpu["holders"] for gpu in seen["gpus"]] == [["another user's job"], ["2"], [], []]
+    assert [job["job_id"] for job in seen["jobs"]] == [2]
+    assert not any(word in json.dumps(seen) for word in ("user1000", "hush", "secret"))
+    root = node.agent.get("/v1/status")
+    assert [gpu["holders"] for gpu in root["gpus"]] == [["1"], ["2"], [], []]
+    assert [job["job_id"] for job in root["jobs"]] == [1, 2]
+
+
+def test_another_users_job_is_as_if_it_were_not_there(node: Node) -> None:
+    mine, other, none = (seen_by_nobody(node, f"/v1/jobs/{job}") for job in (2, 1, 3))
+    assert mine[0] == 200
+    assert mine[1]["gpus"][0]["cap_w"] == 350
+    assert other[0] == none[0] == 404
+    assert {key: value.replace("job 1", "job 3") for key, value in other[1].items()} == none[1]
+    assert seen_by_nobody(node, "/v1/jobs/1/message")[0] == 404
+    assert "350 W" in seen_by_nobody(node, "/v1/jobs/2/message")[1]
+    assert node.agent.get("/v1/jobs/1")["user"] == "user1000"
+
+
+def test_no_event_and_no_order_comes_in_through_the_reading_socket(node: Node) -> None:
+    for url in ("/v1/events/epilog", "/v1/control/restore"):
+        done = as_nobody(node.agent.read_socket, url, hook_environment(1))
+        assert done.stdout.rpartition("\n")[2] in {"404", "405"}
+    assert limits(node) == {0: 250, 1: 350, 2: 700, 3: 700}
+
+
+def test_metrics_name_no_users(node: Node) -> None:
+    status, page = seen_by_nobody(node, "/metrics")
+    assert status == 200
+    assert "wattkeeper_job_gpu_power_cap_watts" in page
+    assert not any(word in page for word in ("user1000", "secret", 'user="nobody"'))
+
+
+def test_run_dir_keeps_the_spool_and_baselines_to_root(node: Node) -> None:
+    modes = {name: (node.files.run_dir / name).stat().st_mode & 0o777 for name in ("spool", "baseline")}
+    assert modes == {"spool": 0o700, "baseline": 0o700}
+    assert node.files.run_dir.stat().st_mode & 0o777 == 0o755
