@@ -44,7 +44,7 @@ class NvmlPeers:
         """The time of the Python Prolog, from its start to its end, as slurmd sees it."""
         start = time.monotonic()
         argv = [sys.executable, str(FOLDER / "prolog_pynvml.py")]
-        done = subprocess.run(argv, env={**self._simulation.env(), **job}, stdin=subprocess.DEVNULL, timeout=30)
+        done = subprocess.run(argv, env={**self._simulation.env(), **job}, stdin=subprocess.DEVNULL)
         took = time.monotonic() - start
         if done.returncode != 0:
             raise LabError("the Python Prolog failed")
