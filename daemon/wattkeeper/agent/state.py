@@ -28,7 +28,8 @@ class Gpu:
     """One GPU. ``confirmed_mw``: the target as we last read it back; None since our start or a change of target.
 
     ``saved_mw``: the baseline saved in ``run_dir``; ``free_mw``: the limit last seen while no job held the GPU and
-    we had not written it. ``applying`` counts writes under way. ``left_mw``: a foreign
+    we had not written it. ``grounds``: what the target was decided on: while they stay, so does
+    it. ``applying`` counts writes under way. ``left_mw``: a foreign
     limit that was reported and is being left. ``read_error`` stands until the GPU is read again, ``error`` until it is
     written.
     """
@@ -39,6 +40,7 @@ class Gpu:
     ours: bool = False
     reading: GpuReading | None = None
     target: Target | None = None
+    grounds: tuple[object, ...] = ()
     confirmed_mw: Milliwatts | None = None
     drift: DriftHistory = field(default_factory=DriftHistory)
     left_mw: Milliwatts | None = None

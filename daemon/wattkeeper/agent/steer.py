@@ -38,11 +38,14 @@ class Steersman:
         conditions = Conditions(self._clock.wall(), state.node, observe=state.settings.mode == "observe")
         context = state.context(gpu)
         holders = state.holders(uuid)
+        grounds = (holders, context, conditions.observe, conditions.node, state.policy)
+        if gpu.target is not None and gpu.grounds == grounds and not _is_due(gpu.target, conditions.now_at):
+            return gpu.target
         decisions = [resolve(h.job, context, state.policy, conditions) for h in holders]
         target = arbitrate(decisions or [resolve_idle(context, state.policy, conditions)], context, state.policy)
         if gpu.target is None or gpu.target.limit_mw != target.limit_mw:
             gpu.confirmed_mw = None
-        gpu.target = target
+        gpu.target, gpu.grounds = target, grounds
         for holding, decision in zip(holders, target.decisions, strict=False):
             job = state.jobs.get(holding.job.key)
             if job is not None:
@@ -153,3 +156,8 @@ def _after_write(reading: GpuReading, read_mw: Milliwatts) -> GpuReading:
         freed = before is None or (same_limit(enforced, before) and read_mw > enforced)
         enforced = None if freed else min(enforced, read_mw)
     return replace(reading, requested_mw=read_mw, enforced_mw=enforced)
+
+
+def _is_due(target: Target, now_at: float) -> bool:
+    """True where a decision said that it would change by now."""
+    return any(d.next_change is not None and d.next_change <= now_at for d in target.decisions)

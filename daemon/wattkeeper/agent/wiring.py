@@ -50,6 +50,8 @@ from wattkeeper.system.service import ServiceManager
 log = logging.getLogger("wattkeeper")
 
 REBIND_S = 10.0
+STUCK_S = 20.0
+"""A tick that takes longer is stuck, and systemd's watchdog may have us."""
 
 
 async def serve(settings_path: Path) -> int:
@@ -94,6 +96,7 @@ class Agent:
         self._reader = NvmlReader(nvml, self._clock, self._thread_of)
         self._actuator = NvmlActuator(nvml, baselines, self._thread_of)
         self._spool = Spool(settings.run_dir / "spool", self._clock)
+        self._in_memory = False
         store, self._kept = self._open_store()
         self._ledger = LedgerWriter(store)
         parts = self._state, self._actuator, self._clock, self._tally
@@ -109,6 +112,7 @@ class Agent:
         self._snapshot = take_snapshot(self._state, self._tally, self._clock)
         self._exporter = Exporter(lambda: self._snapshot, settings.metrics.job_labels, self._clock.mono)
         self._textfile: Textfile | None = None
+        self._beat_mono = self._clock.mono()
         control = Control(self._state, self._actuator, self._ledger, self._clock, self._deciding)
         self._server = Server(
             Doors(
@@ -138,6 +142,7 @@ class Agent:
         except (OSError, StoreError) as error:
             log.error("%s: no ledger on disk, going on in memory: %s", folder, error)
             self._state.alarms["ledger"] = f"no ledger on disk: {error}"
+            self._in_memory = True
             return MemoryStore(), Kept()
 
     async def start(self) -> None:
@@ -175,6 +180,7 @@ class Agent:
         next_rebind = self._clock.mono() + REBIND_S
         try:
             while not self._stopping.is_set():
+                self._beat_mono = self._clock.mono()
                 await self._pause()
                 if self._stopping.is_set():
                     break
@@ -227,9 +233,11 @@ class Agent:
         self._wake.clear()
 
     async def _feed_watchdog(self) -> None:
+        """Tell systemd that we live, for as long as ticks come to an end."""
         every = self._service.watchdog_s
         while every is not None:
-            self._service.alive()
+            if self._clock.mono() - self._beat_mono < STUCK_S + self._state.settings.interval:
+                self._service.alive()
             await self._clock.sleep(every)
 
     def _signalled(self, event: asyncio.Event) -> None:
@@ -243,6 +251,10 @@ class Agent:
         return answer
 
     def _publish(self) -> None:
+        if self._ledger.trouble is not None:
+            self._state.alarms["ledger"] = f"the ledger cannot be written, going on in memory: {self._ledger.trouble}"
+        elif not self._in_memory:
+            self._state.alarms.pop("ledger", None)
         self._snapshot = take_snapshot(self._state, self._tally, self._clock)
 
     def _publish_soon(self) -> None:

@@ -6,9 +6,9 @@ while the loop and every other device go on.
 
 import asyncio
 import threading
-from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
+from queue import SimpleQueue
 from typing import Any, TypeVar
 
 from wattkeeper.privileged.errors import DeviceError, Kind
@@ -22,8 +22,9 @@ class DeviceThread:
     def __init__(self, device: str, on_late: Callable[[], None] = lambda: None) -> None:
         self.device = device
         self._on_late = on_late
-        self._queue: deque[tuple[str, Callable[[], object], Future[Any]]] = deque()
-        self._wake = threading.Condition()
+        # not a Condition: that wakes the thread twice, the second time for a lock that the loop still holds
+        self._queue: SimpleQueue[tuple[Callable[[], object], Future[Any]]] = SimpleQueue()
+        self._newest: dict[str, Future[Any]] = {}
         self._overdue: Future[Any] | None = None
         threading.Thread(target=self._serve, name=f"device-{device[-12:]}", daemon=True).start()
 
@@ -40,11 +41,11 @@ class DeviceThread:
         then is never made, one that has begun is left to finish.
         """
         future: Future[T] = Future()
-        with self._wake:
-            if replaces:
-                self._drop_waiting(what)
-            self._queue.append((what, call, future))
-            self._wake.notify()
+        if replaces:
+            if what in self._newest:
+                self._newest[what].cancel()  # does nothing to one that has begun
+            self._newest[what] = future
+        self._queue.put((call, future))
         try:
             async with asyncio.timeout(deadline_s):
                 return await asyncio.wrap_future(future)
@@ -59,17 +60,9 @@ class DeviceThread:
                 raise DeviceError(Kind.REPLACED, self.device, f"{what} gave way to a newer one") from None
             raise
 
-    def _drop_waiting(self, what: str) -> None:
-        for entry in [entry for entry in self._queue if entry[0] == what]:
-            self._queue.remove(entry)
-            entry[2].cancel()
-
     def _serve(self) -> None:
         while True:
-            with self._wake:
-                while not self._queue:
-                    self._wake.wait()
-                _, call, future = self._queue.popleft()
+            call, future = self._queue.get()
             if not future.set_running_or_notify_cancel():
                 continue
             try:

@@ -1,5 +1,6 @@
 """Questions to Slurm's own programs on this node. None of them asks slurmctld."""
 
+import logging
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -7,7 +8,11 @@ from pathlib import Path
 from wattkeeper.slurm.gres import GresGpu, parse_slurmd_g
 from wattkeeper.slurm.hook_event import parse_environment
 from wattkeeper.system.process import run
+from wattkeeper.text import printable
 
+log = logging.getLogger("wattkeeper.slurm")
+
+_CONFS = tuple(map(Path, ("/etc/slurm/slurm.conf", "/etc/slurm-llnl/slurm.conf", "/run/slurm/conf/slurm.conf")))
 _ROW = re.compile(r"\s*(?P<pid>[0-9]+)\s+(?P<job>[0-9]+)\s+(?P<step>\S+)")
 _FOLDERS = ("/usr/sbin", "/usr/bin", "/usr/local/sbin", "/usr/local/bin", "/opt/slurm/sbin", "/opt/slurm/bin")
 
@@ -17,19 +22,32 @@ class SlurmNode:
 
     def __init__(self, node: str, conf: Path | None, bin_dir: Path | None, timeout_s: float, proc: Path) -> None:
         self._node = node
+        self._conf = conf
         self._environment = {"PATH": ":".join(_FOLDERS), **({"SLURM_CONF": str(conf)} if conf else {})}
         self._bin_dir = bin_dir
         self._timeout_s = timeout_s
         self._proc = proc
 
     async def gres(self) -> tuple[GresGpu, ...] | None:
-        """The node's GPUs in GRES order (``slurmd -G``, 5 ms, no RPC); None where no slurmd can be asked."""
+        """The node's GPUs in GRES order (``slurmd -G``, 5 ms, no RPC); None where there is no Slurm to ask.
+
+        Empty, and logged, where there is one and it lists no GPU: then no number of Slurm's can be believed.
+        """
         slurmd = self._find("slurmd")
-        if slurmd is None:
+        if slurmd is None or not self._configured():
+            log.info("no slurmd to ask: SLURM_JOB_GPUS are taken as minor numbers")
             return None
         done = await run([slurmd, "-G", "-N", self._node], self._timeout_s, self._environment)
         found = parse_slurmd_g(done.complaint + "\n" + done.output)
-        return found or None
+        if not found:
+            said = printable((done.complaint or done.output).strip().rpartition("\n")[2] or "nothing", 200)
+            log.error(
+                "%s -G -N %s lists no GPU and said: %s; set `node`, slurm.conf or gpus.map", slurmd, self._node, said
+            )
+        return found
+
+    def _configured(self) -> bool:
+        return self._conf is not None or any(path.exists() for path in _CONFS)
 
     async def running(self) -> Mapping[int, Mapping[str, str]] | None:
         """By job id, the Slurm environment of each job with a process here (``scontrol listpids``, 5 ms, no RPC).
