@@ -136,6 +136,16 @@ def test_a_gpu_that_is_not_ours_is_left_alone(node: Node) -> None:
     assert gpu_status(node, 3)["ours"] is False
 
 
+def test_a_gpu_that_was_given_back_is_left_alone(node: Node) -> None:
+    assert post(node, "epilog", 1) == "applied"
+    let_ticks_pass(node, 1)
+    assert limits(node)[0] == 700
+    set_behind(node, 0, 400)
+    let_ticks_pass(node)
+    assert limits(node)[0] == 400
+    assert not metric(node, "drift_total")
+
+
 def test_a_site_may_want_reports_alone(node: Node) -> None:
     again(node, drift="report")
     set_behind(node, 0, 500)

@@ -3,10 +3,23 @@
 import itertools
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
-from tests.e2e.agents import POLICY, TICK_S, gpu_status, let_ticks_pass, limits, metric, one_node, post, start_afresh
+from tests.e2e.agents import (
+    POLICY,
+    TICK_S,
+    gpu_status,
+    hook_environment,
+    let_ticks_pass,
+    limits,
+    metric,
+    one_node,
+    post,
+    start_afresh,
+    wait_limit,
+)
 from tests.lab import Lab, Node, wait_until
 from tests.lab.waiting import record
 
@@ -105,6 +118,26 @@ def test_the_epilog_of_a_requeued_run_counts_one_restart_more(node: Node) -> Non
     assert limits(node)[0] == 700
     assert post(node, "prolog", 1, run=1, JOB_COMMENT="power=250W") == "applied"
     assert limits(node)[0] == 250
+
+
+def test_an_epilog_from_the_spool_is_placed_by_when_it_was_written(node: Node) -> None:
+    """That of a requeued run bears the number of the run that is on by the time it is read."""
+    before = Path("/proc/uptime").read_text().split()[0]
+    assert post(node, "prolog", 1, run=1, JOB_COMMENT="power=250W") == "applied"
+    leave_in_spool(node, f"{before}-1.epilog", hook_environment(1, run=1))
+    let_ticks_pass(node, 1)
+    assert node.spooled() == []
+    assert limits(node)[0] == 250
+    after = Path("/proc/uptime").read_text().split()[0]
+    leave_in_spool(node, f"{after}-2.epilog", hook_environment(1, run=1))
+    wait_limit(node, 0, 700, TICK_S + 1, "an Epilog from the spool is taken in")
+
+
+def leave_in_spool(node: Node, name: str, environment: bytes) -> None:
+    """As the hooks do it: complete before it has its name."""
+    scratch = node.files.run_dir / "spool" / f".{name}"
+    scratch.write_bytes(environment)
+    scratch.rename(scratch.with_name(name))
 
 
 def test_an_event_told_twice_counts_once(node: Node) -> None:
