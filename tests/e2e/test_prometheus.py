@@ -68,7 +68,7 @@ def watched(lab: Lab) -> Iterator[Watched]:
 
 def test_scrapes_every_agent(watched: Watched) -> None:
     up = {"node1": "up", "node2": "up", "node3": "up"}
-    wait_until(lambda: watched.prometheus.targets() == up, 5, "Prometheus scrapes every agent")
+    wait_until(lambda: watched.prometheus.targets() == up, 7, "Prometheus scrapes every agent")
     assert len(watched.prometheus.query("wattkeeper_gpu_power_limit_watts")) == 12
 
 
