@@ -39,7 +39,9 @@ def measure(root: Path, chance: random.Random) -> list[Row]:
             node.agent.restart()  # the agent forgets the jobs that have ended: sixteen are to show, no more
             upkeep.fill(node, 16 - GPUS)
             jobs[node.profile] = upkeep.occupy(node)
-        rows += upkeep.measure_quiet(nodes, exporter)
+        rows += [
+            upkeep.measure_quiet(node, [other for other in nodes if other is not node], exporter) for node in nodes
+        ]
         for node in nodes:
             for job in jobs[node.profile]:
                 node.post_s("epilog", job)

@@ -34,35 +34,36 @@ def occupy(node: BenchNode) -> list[Job]:
     return jobs
 
 
-def measure_quiet(nodes: Sequence[BenchNode], exporter: NodeExporter) -> list[Row]:
-    """The quiet window, both agents and the peer at the same time: each has its own books."""
-    progress(f"quiet for {WINDOW_S:g} s: CPU and memory")
-    time.sleep(2)
-    usages = [Usage(node.agent.pid) for node in nodes] + ([exporter.usage] if exporter.usage else [])
-    urls = [node.agent.metrics_url for node in nodes] + ([exporter.url] if exporter.usage else [])
-    before, start = [usage.cpu_s() for usage in usages], time.monotonic()
-    for moment in SCRAPES_AT_S:
-        time.sleep(max(0.0, start + moment - time.monotonic()))
-        for url in urls:
-            scrape(url)
-    time.sleep(max(0.0, start + WINDOW_S - time.monotonic()))
-    took = time.monotonic() - start
-    percent = [100 * (usage.cpu_s() - old) / took for usage, old in zip(usages, before, strict=True)]
-    memory = [usage.rss_mib() for usage in usages]
-    peer = f"node-exporter: {percent[-1]:.2f} %, {memory[-1]:.0f} MiB" if exporter.usage else ABSENT
-    return [
-        Row(
-            f"agent, {GPUS} GPUs, 16 jobs, 1 Hz, scraped every 15 s",
-            node.profile,
-            (
-                Figure("of one core", percent[place], "%", CPU_BOUND_PERCENT[node.profile]),
-                Figure("RSS", memory[place], "MiB", RSS_BOUND_MIB),
-            ),
-            peer,
-            f"{WINDOW_S:g} s; {GPUS} jobs run, {16 - GPUS} have ended and still show",
-        )
-        for place, node in enumerate(nodes)
-    ]
+def measure_quiet(node: BenchNode, others: Sequence[BenchNode], exporter: NodeExporter) -> Row:
+    """The quiet window, the peer in it too; other agents are stopped for its length: a node has one."""
+    progress(f"{node.profile}: quiet for {WINDOW_S:g} s, CPU and memory")
+    for other in others:
+        other.agent.pause()
+    try:
+        time.sleep(2)
+        usages = [Usage(node.agent.pid)] + ([exporter.usage] if exporter.usage else [])
+        before, start = [usage.cpu_s() for usage in usages], time.monotonic()
+        for moment in SCRAPES_AT_S:
+            time.sleep(max(0.0, start + moment - time.monotonic()))
+            for url in [node.agent.metrics_url] + ([exporter.url] if exporter.usage else []):
+                scrape(url)
+        time.sleep(max(0.0, start + WINDOW_S - time.monotonic()))
+        took = time.monotonic() - start
+        percent = [100 * (usage.cpu_s() - old) / took for usage, old in zip(usages, before, strict=True)]
+        memory = [usage.rss_mib() for usage in usages]
+    finally:
+        for other in others:
+            other.agent.resume()
+    return Row(
+        f"agent, {GPUS} GPUs, 16 jobs, 1 Hz, scraped every 15 s",
+        node.profile,
+        (
+            Figure("of one core", percent[0], "%", CPU_BOUND_PERCENT[node.profile]),
+            Figure("RSS", memory[0], "MiB", RSS_BOUND_MIB),
+        ),
+        f"node-exporter: {percent[-1]:.2f} %, {memory[-1]:.0f} MiB" if exporter.usage else ABSENT,
+        f"{WINDOW_S:g} s; {GPUS} jobs run, {16 - GPUS} have ended and still show",
+    )
 
 
 def measure_scrapes(node: BenchNode, exporter: NodeExporter) -> Row:
