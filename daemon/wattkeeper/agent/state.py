@@ -19,7 +19,7 @@ from wattkeeper.model import (
     Watermark,
 )
 from wattkeeper.slurm.gres import GresMap
-from wattkeeper.snapshot import AdminHold, PolicyState, SourceState
+from wattkeeper.snapshot import AdminHold, JobView, PolicyState, SourceState
 from wattkeeper.units import Millijoules, Milliwatts
 
 
@@ -65,6 +65,7 @@ class Job:
     decisions: dict[GpuUuid, Decision] = field(default_factory=dict)
     caps_mw: dict[GpuUuid, Milliwatts | None] = field(default_factory=dict)
     energy_mj: dict[GpuUuid, Millijoules] = field(default_factory=dict)
+    last_view: JobView | None = None
 
 
 @dataclass(slots=True)

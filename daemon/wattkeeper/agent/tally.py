@@ -3,7 +3,11 @@
 from collections import Counter
 from dataclasses import dataclass, field
 
+from wattkeeper.core.drift import Cause, Reaction
 from wattkeeper.snapshot import APPLY_BUCKETS_S, Counters, Histogram
+
+CAUSES = ("start", "end", "drift", "retry", "recovery", "reload")
+"""Why a limit is written: the ``cause`` label of ``cap_writes_total``."""
 
 
 @dataclass(slots=True)
@@ -16,6 +20,15 @@ class Tally:
     requests: Counter[str] = field(default_factory=Counter)
     drift: Counter[tuple[int, str, str]] = field(default_factory=Counter)
     _applied: dict[str, Histogram] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.cap_writes.update(dict.fromkeys(CAUSES, 0))
+
+    def expect(self, minor: int) -> None:
+        """Begin a GPU's counts of drift at 0, so that Prometheus sees its first drift as an increase."""
+        for reaction in Reaction:
+            self.drift[minor, Cause.WRITER, reaction] += 0
+        self.drift[minor, Cause.RESET, Reaction.REPAIRED] += 0
 
     def applied(self, event: str, seconds: float) -> None:
         """Note how long it took from an event's receipt to the read-back of its limits."""

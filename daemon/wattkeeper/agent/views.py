@@ -47,6 +47,13 @@ def _gpu(state: State, gpu: Gpu) -> GpuView:
 
 
 def _job(job: Job, minors: dict[GpuUuid, int]) -> JobView:
+    """The view of a job; of one that has ended it is made once, because nothing about it changes any more."""
+    if job.last_view is None or job.last_view.ended_at is None:
+        job.last_view = _view(job, minors)
+    return job.last_view
+
+
+def _view(job: Job, minors: dict[GpuUuid, int]) -> JobView:
     return JobView(
         facts=job.facts,
         gpus=job.gpus,

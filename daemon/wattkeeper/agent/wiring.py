@@ -153,7 +153,7 @@ class Agent:
         self._slurm = SlurmNode(
             self._state.node, settings.slurm.conf, settings.slurm.bin_dir, settings.slurm.timeout, Path("/proc")
         )
-        await recover.bind(self._state, self._reader, self._actuator, await self._slurm.gres(), self._kept)
+        await self._bind(self._kept)
         await recover.take_up(self._state, self._kept, self._ledger, self._clock)
         self._steersman.decide(self._state.gpus)  # so that a job whose end the spool holds still tells what it got
         await recover.drain(self._spool, self._events)
@@ -265,8 +265,13 @@ class Agent:
         """After the driver went away, or came: open it afresh and find the GPUs."""
         self._reader.reopen()
         self._observer.driver_gone = False
-        kept = replace(self._kept, holds={})
+        await self._bind(replace(self._kept, holds={}))
+        await recover.look(self._state, self._events, self._slurm, self._clock)  # jobs that came before the driver
+
+    async def _bind(self, kept: Kept) -> None:
         await recover.bind(self._state, self._reader, self._actuator, await self._slurm.gres(), kept)
+        for gpu in self._state.gpus.values():
+            self._tally.expect(gpu.info.minor)
 
     async def _read_again(self) -> None:
         """SIGHUP: settings and policies anew. A bad file leaves the old ones in force, and says so."""

@@ -115,7 +115,8 @@ def _gpu(gpu: GpuView, snapshot: Snapshot, mine: set[str], uid: int) -> Json:
         "temperature_c": reading.temperature_c if reading else None,
         "utilization": None if used is None else used / 100,
         "holders": [key if key in mine or uid == 0 else "another user's job" for key in holders],
-        "why": gpu.target.why if gpu.target else None,
+        # the reason can quote what a holder asked: it is for those who may see every holder
+        "why": gpu.target.why if gpu.target and (uid == 0 or mine.issuperset(holders)) else None,
         "ours": gpu.ours,
         "hold": None
         if gpu.hold is None

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from wattkeeper.cli import HELP
 from wattkeeper.cli.client import client, run_dir_option
 from wattkeeper.cli.output import alike, got, gpu_names, print_json, shown, step_line
 from wattkeeper.errors import WattkeeperError
@@ -31,6 +32,7 @@ _POWER = _Power()
 
 
 @click.command(
+    context_settings=HELP,
     epilog="""\b
 Examples:
   wattkeeper explain 1234
@@ -40,7 +42,7 @@ Examples:
 
 \b
 The second form needs no agent and no GPU. A field that is not named is one that Slurm does not set for the job.
-The order is always: rule, request, sharing, ceilings, the device's range. Exit code 1: no such job."""
+The order is always: rule, request, sharing, ceilings, the device's range. Exit code 1: no such job.""",
 )
 @click.argument("job_id", metavar="[JOBID]", type=click.IntRange(1), required=False)
 @click.option("--user", help="The job's owner.")

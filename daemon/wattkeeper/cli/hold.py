@@ -5,6 +5,7 @@ from typing import Any
 
 import click
 
+from wattkeeper.cli import HELP
 from wattkeeper.cli.client import AgentClient, client, run_dir_option
 from wattkeeper.cli.output import print_json, shown, watts
 from wattkeeper.units import parse_duration
@@ -28,6 +29,7 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print what t
 
 
 @click.command(
+    context_settings=HELP,
     epilog="""\b
 Examples:
   sudo wattkeeper hold --for 2h --reason "burn-in test"
@@ -35,7 +37,7 @@ Examples:
   sudo nvidia-smi -i 0 -pl 300
 
 \b
-Metering goes on. The limit stays as it is: `wattkeeper restore` sets it to the baseline."""
+Metering goes on. The limit stays as it is: `wattkeeper restore` sets it to the baseline.""",
 )
 @gpu_option
 @click.option("--for", "seconds", type=_Duration(), metavar="TIME", help="Such as 30m or 2h [until `resume`].")
@@ -51,10 +53,11 @@ def hold(gpus: tuple[int, ...], seconds: float | None, reason: str, as_json: boo
 
 
 @click.command(
+    context_settings=HELP,
     epilog="""\b
 Examples:
   sudo wattkeeper resume
-  sudo wattkeeper resume --gpu 3"""
+  sudo wattkeeper resume --gpu 3""",
 )
 @gpu_option
 @json_option

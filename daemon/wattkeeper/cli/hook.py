@@ -9,6 +9,7 @@ from pathlib import Path
 
 import click
 
+from wattkeeper.cli import HELP
 from wattkeeper.errors import WattkeeperError
 from wattkeeper.text import printable
 
@@ -18,9 +19,10 @@ REFUSED = 9
 
 
 @click.group(
+    context_settings=HELP,
     epilog="""\b
 Exit codes of prolog and epilog: 0 delivered; 9 the agent wants the job not to start (strict: fail); 1 anything else.
-Install deploy/slurm/prolog.d/50-wattkeeper and epilog.d/50-wattkeeper: they call this themselves."""
+Install deploy/slurm/prolog.d/50-wattkeeper and epilog.d/50-wattkeeper: they call this themselves.""",
 )
 def hook() -> None:
     """What the Prolog and Epilog of Slurm call where curl is missing. Not for people."""

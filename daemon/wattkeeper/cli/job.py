@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from wattkeeper.cli import HELP
 from wattkeeper.cli.client import client, run_dir_option
 from wattkeeper.cli.output import alike, energy, got, gpu_names, print_json, shown, step_line
 from wattkeeper.cli.status import job_energy
@@ -14,6 +15,7 @@ from wattkeeper.units import format_duration
 
 
 @click.command(
+    context_settings=HELP,
     epilog="""\b
 Examples:
   wattkeeper job 1234
@@ -21,7 +23,7 @@ Examples:
 
 \b
 Users see their own jobs, root sees all; jobs that ended stay visible for a few minutes (metrics.grace).
-Exit code 1: this node's agent knows no such job, or none answers."""
+Exit code 1: this node's agent knows no such job, or none answers.""",
 )
 @click.argument("job_id", metavar="JOBID", type=click.IntRange(1))
 @click.option("--json", "as_json", is_flag=True, help="Print what the agent answers; watts, joules and Unix seconds.")

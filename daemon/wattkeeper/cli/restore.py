@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from wattkeeper.cli import HELP
 from wattkeeper.cli.client import AgentClient, run_dir_option
 from wattkeeper.cli.hold import gpu_option, order, print_gpus
 from wattkeeper.cli.output import print_json, shown
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
 
 @click.command(
+    context_settings=HELP,
     epilog="""\b
 Examples:
   sudo wattkeeper restore              all GPUs of this node
@@ -25,7 +27,7 @@ Examples:
 
 \b
 Where an agent runs it does it, and then only observes these GPUs until `wattkeeper resume`. Where none runs this
-command does it, from what the agent saved. Exit code 1: a GPU could not be set back."""
+command does it, from what the agent saved. Exit code 1: a GPU could not be set back.""",
 )
 @gpu_option
 @click.option("--config", type=click.Path(path_type=Path), help="The agent's settings, for when it does not run.")

@@ -5,8 +5,11 @@ from pathlib import Path
 
 import click
 
+from wattkeeper.cli import HELP
+
 
 @click.command(
+    context_settings=HELP,
     epilog="""\b
 Examples:
   systemctl start wattkeeper                       the usual way
@@ -14,7 +17,7 @@ Examples:
 
 \b
 SIGHUP (systemctl reload wattkeeper) reads settings and policies again; mistakes leave the old ones in force.
-SIGTERM ends it; what becomes of the limits then is the setting on_stop."""
+SIGTERM ends it; what becomes of the limits then is the setting on_stop.""",
 )
 @click.option(
     "--config",

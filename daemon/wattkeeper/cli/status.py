@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from wattkeeper.cli import HELP
 from wattkeeper.cli.client import client, run_dir_option
 from wattkeeper.cli.output import NOTHING, Column, energy, print_json, print_table, shown, watts
 from wattkeeper.system.clock import SystemClock
@@ -38,6 +39,7 @@ _JOB_COLUMNS = (
 
 
 @click.command(
+    context_settings=HELP,
     epilog="""\b
 Examples:
   wattkeeper status
@@ -46,7 +48,7 @@ Examples:
 
 \b
 limit is what is set on the card, target what the agent wants, baseline what it goes back to when no job holds it.
-Users see their own jobs, root sees all. Exit code 1: no agent answers."""
+Users see their own jobs, root sees all. Exit code 1: no agent answers.""",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print what the agent answers; watts, joules and Unix seconds.")
 @run_dir_option

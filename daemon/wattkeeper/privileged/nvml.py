@@ -37,6 +37,7 @@ class Nvml:
         self._library = library
         self._lock = threading.Lock()
         self._handles: dict[str, Any] = {}
+        self._ranges_mw: dict[str, tuple[int, int]] = {}
         self._open = False
 
     def open(self) -> None:
@@ -58,6 +59,7 @@ class Nvml:
         """Forget every handle and let go of the driver, so that the next use opens it afresh."""
         with self._lock:
             self._handles.clear()
+            self._ranges_mw.clear()
             if self._open:
                 self._open = False
                 try:
@@ -110,12 +112,14 @@ class Nvml:
             raise
 
     def range_mw(self, uuid: str) -> tuple[int, int]:
-        """The lowest and highest limit the device takes, in milliwatts. Raises DeviceError."""
-        handle = self.handle(uuid)
-        low, high = self.call(
-            uuid, "read its range", lambda: pynvml.nvmlDeviceGetPowerManagementLimitConstraints(handle)
-        )
-        return low, high
+        """The lowest and highest limit the device takes, in milliwatts; asked once. Raises DeviceError."""
+        known = self._ranges_mw.get(uuid)
+        if known is None:
+            handle = self.handle(uuid)
+            ask = lambda: pynvml.nvmlDeviceGetPowerManagementLimitConstraints(handle)  # noqa: E731
+            low, high = self.call(uuid, "read its range", ask)
+            known = self._ranges_mw[uuid] = (low, high)
+        return known
 
     def write_limit(self, uuid: str, limit_mw: int) -> None:
         """Set the requested limit in milliwatts. Raises DeviceError; says nothing of whether it took."""

@@ -10,6 +10,7 @@ from typing import Any
 
 import click
 
+from wattkeeper.cli import HELP
 from wattkeeper.cli.demo.jobs import JOBS, ExampleJob
 from wattkeeper.cli.demo.show import LiveShow, PlainShow, Show
 from wattkeeper.cli.demo.stage import GPUS, Stage
@@ -34,6 +35,7 @@ _BACK_TRIES = 4
 
 
 @click.command(
+    context_settings=HELP,
     epilog="""\b
 Examples:
   wattkeeper demo
@@ -42,7 +44,7 @@ Examples:
 
 \b
 Everything lives in a temporary folder and is removed at the end, also after Ctrl-C.
-Exit code 1: a GPU did not come back to its baseline."""
+Exit code 1: a GPU did not come back to its baseline.""",
 )
 @click.option("--seconds", type=click.FloatRange(4, 3600), default=30.0, show_default=True, help="How long to play.")
 @click.option("--keep", is_flag=True, help="Leave agent and GPUs at the end, and say how to look at them.")
