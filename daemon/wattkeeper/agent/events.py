@@ -122,7 +122,7 @@ class EventHandler:
         await self._ledger.commit(change)
         meter.settle(state, charges, watermarks)
         state.replace_holdings(transition.removed, transition.added)
-        state.over.update(transition.over)
+        state.note_over(transition.over)
         self._note_jobs(transition, moment)
         for uuid in transition.gpus:
             # a new holder is a new start for whoever fights over the limit

@@ -77,7 +77,7 @@ async def take_up(state: State, kept: Kept, ledger: LedgerWriter, clock: Clock) 
             log.warning("the node has booted since: jobs %s have ended", ", ".join(map(str, over)))
             await ledger.commit(Change(state.boot_id, clock.wall(), removed=kept.holdings, over=over))
         return
-    state.over.update(kept.over)
+    state.note_over(kept.over)
     state.holdings = kept.holdings
     for holding in kept.holdings:
         job = state.jobs.setdefault(holding.job.key, Job(holding.job, (), holding.since_at))

@@ -22,6 +22,9 @@ from wattkeeper.slurm.gres import GresMap
 from wattkeeper.snapshot import AdminHold, JobView, PolicyState, SourceState
 from wattkeeper.units import Millijoules, Milliwatts
 
+MOST_OVER = 5_000
+"""Ended runs remembered, so that a hook that comes late or twice begins nothing."""
+
 
 @dataclass(slots=True)
 class Gpu:
@@ -80,7 +83,7 @@ class State:
     gres: GresMap = field(default_factory=lambda: GresMap(()))
     gpus: dict[GpuUuid, Gpu] = field(default_factory=dict)
     holdings: tuple[Holding, ...] = ()
-    over: set[JobKey] = field(default_factory=set)
+    over: dict[JobKey, None] = field(default_factory=dict)  # as a set that knows its oldest
     jobs: dict[JobKey, Job] = field(default_factory=dict)
     policy_state: PolicyState = field(default_factory=lambda: PolicyState("", True, 0.0))
     sources: dict[str, SourceState] = field(default_factory=dict)
@@ -98,6 +101,12 @@ class State:
         """Take some holdings away and add others."""
         gone = {(h.job.key, h.gpu) for h in removed}
         self.holdings = (*(h for h in self.holdings if (h.job.key, h.gpu) not in gone), *added)
+
+    def note_over(self, runs: Iterable[JobKey]) -> None:
+        """Remember runs that have ended, the newest ``MOST_OVER`` of them: an agent runs for months."""
+        self.over.update(dict.fromkeys(runs))
+        for oldest in list(self.over)[: max(0, len(self.over) - MOST_OVER)]:
+            del self.over[oldest]
 
     def baseline_mw(self, gpu: Gpu) -> Milliwatts | None:
         """What "put it back" means: declared by the site, else as saved, else as last seen on the free GPU.
