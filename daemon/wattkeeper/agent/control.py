@@ -5,13 +5,13 @@ import logging
 from collections.abc import Mapping
 from typing import Any
 
-from wattkeeper.agent.ledger import LedgerWriter
-from wattkeeper.agent.state import Gpu, State
+from wattkeeper.agent.parts import Parts
+from wattkeeper.agent.state import Gpu
 from wattkeeper.agent.steer import WRITE_DEADLINE_S
 from wattkeeper.core.drift import DriftHistory
 from wattkeeper.errors import WattkeeperError
 from wattkeeper.privileged.errors import DeviceError
-from wattkeeper.protocols import Actuator, Change, Clock
+from wattkeeper.protocols import Change
 from wattkeeper.snapshot import AdminHold
 from wattkeeper.text import printable
 from wattkeeper.units import Milliwatts, format_power, watts
@@ -24,14 +24,12 @@ RESTORED = "restored to the baseline by an admin; only observed until `wattkeepe
 class Control:
     """Takes GPUs out of the agent's hands and gives them back. ``minor`` None means every GPU of the node."""
 
-    def __init__(
-        self, state: State, actuator: Actuator, ledger: LedgerWriter, clock: Clock, deciding: asyncio.Lock
-    ) -> None:
-        self._state = state
-        self._actuator = actuator
-        self._ledger = ledger
-        self._clock = clock
-        self._deciding = deciding
+    def __init__(self, parts: Parts) -> None:
+        self._state = parts.state
+        self._actuator = parts.actuator
+        self._ledger = parts.ledger
+        self._clock = parts.clock
+        self._deciding = parts.deciding
 
     async def hold(self, minor: int | None, seconds: float | None, reason: str) -> list[Mapping[str, Any]]:
         """Write nothing to these GPUs for so long (None: until ``resume``). Raises WattkeeperError."""

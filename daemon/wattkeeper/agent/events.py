@@ -6,16 +6,14 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from wattkeeper.agent import meter
-from wattkeeper.agent.ledger import LedgerWriter
-from wattkeeper.agent.observe import READ_DEADLINE_S, Observer
+from wattkeeper.agent.observe import READ_DEADLINE_S
+from wattkeeper.agent.parts import Parts
 from wattkeeper.agent.state import Gpu, Job, State
-from wattkeeper.agent.steer import Steersman
-from wattkeeper.agent.tally import Tally
 from wattkeeper.core.drift import DriftHistory
 from wattkeeper.core.holdings import Moment, Transition, Verdict, begin, end
 from wattkeeper.model import GpuUuid, JobFacts, JobKey, Sharing
 from wattkeeper.privileged.errors import DeviceError
-from wattkeeper.protocols import Actuator, Change, Clock
+from wattkeeper.protocols import Change
 from wattkeeper.slurm.gres import MappingError
 from wattkeeper.slurm.hook_event import EventError, EventKind, HookEvent, parse_event
 from wattkeeper.text import printable
@@ -36,25 +34,15 @@ class Answer:
 class EventHandler:
     """Handles hook events one decision at a time; the writes they lead to run beside each other."""
 
-    def __init__(
-        self,
-        state: State,
-        steersman: Steersman,
-        observer: Observer,
-        actuator: Actuator,
-        ledger: LedgerWriter,
-        clock: Clock,
-        tally: Tally,
-        deciding: asyncio.Lock,
-    ) -> None:
-        self._state = state
-        self._steersman = steersman
-        self._observer = observer
-        self._actuator = actuator
-        self._ledger = ledger
-        self._clock = clock
-        self._tally = tally
-        self._deciding = deciding
+    def __init__(self, parts: Parts) -> None:
+        self._state = parts.state
+        self._steersman = parts.steersman
+        self._observer = parts.observer
+        self._actuator = parts.actuator
+        self._ledger = parts.ledger
+        self._clock = parts.clock
+        self._tally = parts.tally
+        self._deciding = parts.deciding
 
     async def handle(self, kind: EventKind, raw: bytes, when: Moment | None = None) -> Answer:
         """Take an event in and bring its GPUs to what follows from it.

@@ -1,18 +1,14 @@
 """What happens every interval: read, charge, notice drift, repair, forget. A quiet tick says nothing."""
 
-import asyncio
 import logging
 
 from wattkeeper.agent import meter
-from wattkeeper.agent.ledger import LedgerWriter
-from wattkeeper.agent.observe import Observer
-from wattkeeper.agent.state import Gpu, State
-from wattkeeper.agent.steer import Steersman
-from wattkeeper.agent.tally import Tally
+from wattkeeper.agent.parts import Parts
+from wattkeeper.agent.state import Gpu
 from wattkeeper.core.drift import Cause, Reaction, react
 from wattkeeper.core.plan import same_limit
 from wattkeeper.model import GpuReading, GpuUuid
-from wattkeeper.protocols import Change, Clock
+from wattkeeper.protocols import Change
 from wattkeeper.units import format_power
 
 log = logging.getLogger("wattkeeper.drift")
@@ -21,23 +17,14 @@ log = logging.getLogger("wattkeeper.drift")
 class Ticker:
     """One tick of the loop."""
 
-    def __init__(
-        self,
-        state: State,
-        steersman: Steersman,
-        observer: Observer,
-        ledger: LedgerWriter,
-        clock: Clock,
-        tally: Tally,
-        deciding: asyncio.Lock,
-    ) -> None:
-        self._state = state
-        self._steersman = steersman
-        self._observer = observer
-        self._ledger = ledger
-        self._clock = clock
-        self._tally = tally
-        self._deciding = deciding
+    def __init__(self, parts: Parts) -> None:
+        self._state = parts.state
+        self._steersman = parts.steersman
+        self._observer = parts.observer
+        self._ledger = parts.ledger
+        self._clock = parts.clock
+        self._tally = parts.tally
+        self._deciding = parts.deciding
 
     async def tick(self, cause: str = "retry") -> bool:
         """Bring every GPU to its target. ``cause`` is what a write that no drift explains is counted as."""

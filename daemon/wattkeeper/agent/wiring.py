@@ -18,6 +18,7 @@ from wattkeeper.agent.control import Control
 from wattkeeper.agent.events import Answer, EventHandler
 from wattkeeper.agent.ledger import LedgerWriter
 from wattkeeper.agent.observe import Observer
+from wattkeeper.agent.parts import Parts
 from wattkeeper.agent.spool import Spool
 from wattkeeper.agent.state import State
 from wattkeeper.agent.steer import WRITE_DEADLINE_S, Steersman
@@ -82,7 +83,6 @@ class Agent:
         self._clock = SystemClock()
         self._service = ServiceManager()
         self._tally = Tally()
-        self._deciding = asyncio.Lock()
         self._wake = asyncio.Event()
         self._stopping = asyncio.Event()
         self._reload = asyncio.Event()
@@ -99,27 +99,24 @@ class Agent:
         self._in_memory = False
         store, self._kept = self._open_store()
         self._ledger = LedgerWriter(store)
-        parts = self._state, self._actuator, self._clock, self._tally
-        self._steersman = Steersman(*parts)
         self._observer = Observer(self._state, self._reader, self._clock)
-        self._events = EventHandler(
-            self._state, self._steersman, self._observer, self._actuator, self._ledger, self._clock, self._tally,
-            self._deciding,
+        self._steersman = Steersman(self._state, self._actuator, self._clock, self._tally)
+        parts = Parts(
+            self._state, self._clock, self._tally, self._actuator, self._ledger, self._observer, self._steersman,
+            deciding=asyncio.Lock(),
         )  # fmt: skip
-        self._ticker = Ticker(
-            self._state, self._steersman, self._observer, self._ledger, self._clock, self._tally, self._deciding
-        )
+        self._events = EventHandler(parts)
+        self._ticker = Ticker(parts)
         self._snapshot = take_snapshot(self._state, self._tally, self._clock)
         self._exporter = Exporter(lambda: self._snapshot, settings.metrics.job_labels, self._clock.mono)
         self._textfile: Textfile | None = None
         self._beat_mono = self._clock.mono()
-        control = Control(self._state, self._actuator, self._ledger, self._clock, self._deciding)
         self._server = Server(
             Doors(
                 snapshot=lambda: self._snapshot,
                 metrics=self._exporter.render,
                 event=self._event,
-                control=control,
+                control=Control(parts),
                 changed=self._publish_soon,
                 event_users=lambda: uids_of(self._state.settings.slurm.event_users),
                 strict=lambda: self._state.settings.slurm.strict == "fail",
