@@ -52,8 +52,11 @@ def hold(spec: LabSpec) -> Never:
     signal.signal(signal.SIGINT, end)
     with Lab(spec) as lab:
         env = lab.files.root / "env.sh"
-        names = ("PATH", "SLURM_CONF")
-        env.write_text("".join(f"export {name}='{lab.env[name]}'\n" for name in names))
+        # Another spelling of the same path: a program with the lab's own one in its environment is ended with the lab,
+        # and these are the user's own shells.
+        root = lab.files.root
+        spelled = f"{root.parent}/./{lab.files.slurm_conf.relative_to(root.parent)}"
+        env.write_text(f"export PATH='{lab.env['PATH']}'\nexport SLURM_CONF='{spelled}'\n")
         first = lab.node(1)
         state = {
             "pid": os.getpid(),
