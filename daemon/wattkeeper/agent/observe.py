@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from wattkeeper.agent.state import State
 from wattkeeper.model import GpuReading, GpuUuid
@@ -31,7 +31,7 @@ class Observer:
         """
         begun = self._clock.mono()
         wanted = [uuid for uuid in gpus if uuid in self._state.gpus]
-        answers = await asyncio.gather(*(self._read(uuid) for uuid in wanted))
+        answers = await self._read_all(wanted)
         found = {uuid: answer for uuid, answer in zip(wanted, answers, strict=True) if answer is not None}
         if note_free:
             for uuid in found:
@@ -40,6 +40,18 @@ class Observer:
             took = self._clock.mono() - begun
             self._state.sources["nvml"] = SourceState(up=len(found) == len(wanted), read_s=took)
         return found
+
+    async def _read_all(self, wanted: Sequence[GpuUuid]) -> list[GpuReading | None]:
+        """One after the other, because a driver has one lock and Python another, and threads that queue for both
+        cost more than the reading. Once a GPU has not answered in time, the rest all at once: one deadline for all.
+        """
+        answers: list[GpuReading | None] = []
+        for place, uuid in enumerate(wanted):
+            answers.append(await self._read(uuid))
+            if answers[-1] is None:
+                rest = await asyncio.gather(*(self._read(other) for other in wanted[place + 1 :]))
+                return [*answers, *rest]
+        return answers
 
     async def _read(self, uuid: GpuUuid) -> GpuReading | None:
         gpu = self._state.gpus[uuid]

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Awaitable, Collection, Iterable, Sequence
 from dataclasses import replace
 
 from wattkeeper.agent.state import Gpu, State
@@ -88,24 +88,37 @@ class Steersman:
 
     async def settle(self, targets: Sequence[Target]) -> None:
         """Note ownership where no write is needed: take GPUs whose limit is right already, give idle ones back."""
-        await asyncio.gather(*(self._settle(self._state.gpus[target.gpu], target) for target in targets))
+        due = [move for target in targets if (move := self._move(self._state.gpus[target.gpu], target)) is not None]
+        if due:
+            await asyncio.gather(*due)
 
-    async def _settle(self, gpu: Gpu, target: Target) -> None:
+    def _move(self, gpu: Gpu, target: Target) -> Awaitable[None] | None:
+        """What is left to do on a GPU whose limit reads as wanted; None on a quiet tick."""
         if target.limit_mw is None or gpu.reading is None or gpu.reading.requested_mw is None:
-            return
+            return None
         if gpu.hold is not None or gpu.drift.yielded or gpu.applying:
-            return
+            return None
         if not same_limit(gpu.reading.requested_mw, target.limit_mw):
-            return
+            return None
         gpu.confirmed_mw, gpu.error = target.limit_mw, None
         baseline, idle = self._state.baseline_mw(gpu), not self._state.holders(gpu.info.uuid)
+        if gpu.ours and idle and target.limit_mw == baseline:
+            return self._give_back(gpu, target.limit_mw)
+        if not gpu.ours and not target.observe and baseline is not None and target.limit_mw < baseline:
+            return self._claim(gpu)
+        return None
+
+    async def _give_back(self, gpu: Gpu, limit_mw: Milliwatts) -> None:
         try:
-            if gpu.ours and idle and target.limit_mw == baseline:
-                await self._actuator.give_back(gpu.info.uuid, target.limit_mw, WRITE_DEADLINE_S)
-                gpu.ours = False
-            elif not gpu.ours and not target.observe and baseline is not None and target.limit_mw < baseline:
-                gpu.saved_mw = Milliwatts(await self._actuator.claim(gpu.info.uuid, WRITE_DEADLINE_S))
-                gpu.ours = True
+            await self._actuator.give_back(gpu.info.uuid, limit_mw, WRITE_DEADLINE_S)
+            gpu.ours = False
+        except DeviceError as error:
+            self._failed(gpu, error)
+
+    async def _claim(self, gpu: Gpu) -> None:
+        try:
+            gpu.saved_mw = Milliwatts(await self._actuator.claim(gpu.info.uuid, WRITE_DEADLINE_S))
+            gpu.ours = True
         except DeviceError as error:
             self._failed(gpu, error)
 

@@ -1,6 +1,7 @@
 """The agent, put together in one place, from its settings to its last word."""
 
 import asyncio
+import gc
 import logging
 import os
 import signal
@@ -166,6 +167,8 @@ class Agent:
         self._loop.add_signal_handler(signal.SIGHUP, partial(self._signalled, self._reload))
         log.info("ready: %s, version %s", self._status(), __version__)
         self._service.ready(self._status())
+        gc.collect()
+        gc.freeze()  # what start-up made stays: no later collection has to walk through it
 
     def _status(self) -> str:
         state = self._state
