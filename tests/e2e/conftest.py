@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.e2e.agents import one_node
 from tests.e2e.walking import left_as_found
 from tests.lab import Lab, LabSpec, NodeSpec
 
@@ -34,3 +35,10 @@ def bare_lab(_bare_lab: Lab) -> Iterator[Lab]:
 def quiet_lab(lab: Lab) -> Iterator[Lab]:
     """The lab of the whole run, free of jobs and with its limits as found when the test has ended."""
     yield from left_as_found(lab)
+
+
+@pytest.fixture(scope="module")
+def one_agent() -> Iterator[Lab]:
+    """One node with an agent that ticks fast, for all tests of a module; each brings it into the state it needs."""
+    with one_node() as lab:
+        yield lab

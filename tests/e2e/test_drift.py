@@ -1,6 +1,5 @@
 """Limits that somebody else changes: repaired, told of, given up, or left alone, as the site and its admins say."""
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -11,7 +10,6 @@ from tests.e2e.agents import (
     let_ticks_pass,
     limits,
     metric,
-    one_node,
     post,
     set_behind,
     start_afresh,
@@ -23,16 +21,10 @@ REPAIR_S = TICK_S + 1
 WRITER = {"gpu": "0", "cause": "writer"}
 
 
-@pytest.fixture(scope="module")
-def _alone() -> Iterator[Lab]:
-    with one_node() as lab:
-        yield lab
-
-
 @pytest.fixture
-def node(_alone: Lab) -> Node:
+def node(one_agent: Lab) -> Node:
     """An agent with a job on GPU 0, capped at 300 W."""
-    node = _alone.node(1)
+    node = one_agent.node(1)
     start_afresh(node)
     cap(node)
     return node

@@ -3,13 +3,12 @@
 import json
 import os
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.e2e.agents import TICK_S, hook_environment, limits, one_node, post, set_behind, start_afresh
+from tests.e2e.agents import TICK_S, hook_environment, limits, post, set_behind, start_afresh
 from tests.lab import Lab, Node, wait_until
 from tests.lab.processes import program
 
@@ -19,16 +18,10 @@ CANNOT_CONNECT = 7  # curl's exit code
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
 
 
-@pytest.fixture(scope="module")
-def _alone() -> Iterator[Lab]:
-    with one_node() as lab:
-        yield lab
-
-
 @pytest.fixture
-def node(_alone: Lab) -> Node:
+def node(one_agent: Lab) -> Node:
     """Job 1 of user 1000 on GPU 0, job 2 of nobody on GPU 1."""
-    node = _alone.node(1)
+    node = one_agent.node(1)
     start_afresh(node)
     assert post(node, "prolog", 1, JOB_COMMENT="secret power=250W", JOB_ACCOUNT="hush") == "applied"
     assert post(node, "prolog", 2, "1", uid=NOBODY, JOB_COMMENT="power=350W") == "applied"

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.e2e.agents import POLICY, TICK_S, gpu_status, limits, metric, one_node, post, start_afresh, wait_limit
+from tests.e2e.agents import POLICY, TICK_S, gpu_status, limits, metric, post, start_afresh, wait_limit
 from tests.lab import Lab, Node, wait_until
 
 BAD = """\
@@ -24,18 +24,12 @@ caps:
 BAD_LINES = {6: "parttition", 7: "ecco", 9: "250V", 10: "everyone"}
 
 
-@pytest.fixture(scope="module")
-def _alone() -> Iterator[Lab]:
-    with one_node() as lab:
-        yield lab
-
-
 @pytest.fixture
-def alone(_alone: Lab) -> Iterator[Lab]:
-    start_afresh(_alone.node(1))
-    yield _alone
-    _alone.cancel_all()
-    _alone.wait_idle()
+def alone(one_agent: Lab) -> Iterator[Lab]:
+    start_afresh(one_agent.node(1))
+    yield one_agent
+    one_agent.cancel_all()
+    one_agent.wait_idle()
 
 
 @pytest.fixture

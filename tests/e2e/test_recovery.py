@@ -15,7 +15,6 @@ from tests.e2e.agents import (
     let_ticks_pass,
     limits,
     metric,
-    one_node,
     post,
     start_afresh,
     wait_limit,
@@ -24,18 +23,12 @@ from tests.lab import Lab, Node, wait_until
 from tests.lab.waiting import record
 
 
-@pytest.fixture(scope="module")
-def _alone() -> Iterator[Lab]:
-    with one_node() as lab:
-        yield lab
-
-
 @pytest.fixture
-def alone(_alone: Lab) -> Iterator[Lab]:
-    start_afresh(_alone.node(1))
-    yield _alone
-    _alone.cancel_all()
-    _alone.wait_idle()
+def alone(one_agent: Lab) -> Iterator[Lab]:
+    start_afresh(one_agent.node(1))
+    yield one_agent
+    one_agent.cancel_all()
+    one_agent.wait_idle()
 
 
 @pytest.fixture

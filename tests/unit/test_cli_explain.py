@@ -9,6 +9,7 @@ from click.testing import CliRunner, Result
 
 from wattkeeper.cli.described import gpu_context
 from wattkeeper.cli.main import cli
+from wattkeeper.config.settings import GpuSettings
 from wattkeeper.errors import WattkeeperError
 
 REPO = Path(__file__).parents[2]
@@ -88,14 +89,14 @@ def test_wrong_use() -> None:
 
 
 def test_which_model() -> None:
-    assert gpu_context("a100", NO_LIMITS, "found", False).info.default_mw == 400_000
-    assert gpu_context("*H100 NVL", NO_LIMITS, "found", False).info.model == "NVIDIA H100 NVL"
+    assert gpu_context("a100", NO_LIMITS, GpuSettings()).info.default_mw == 400_000
+    assert gpu_context("*H100 NVL", NO_LIMITS, GpuSettings()).info.model == "NVIDIA H100 NVL"
     with pytest.raises(WattkeeperError, match="several models fit 'V100\\*'"):
-        gpu_context("V100*", NO_LIMITS, "found", False)
+        gpu_context("V100*", NO_LIMITS, GpuSettings())
     with pytest.raises(WattkeeperError, match="give --default, --min and --max"):
-        gpu_context("Own", NO_LIMITS, "found", False)
+        gpu_context("Own", NO_LIMITS, GpuSettings())
     with pytest.raises(WattkeeperError, match="is outside of"):
-        gpu_context("H100", {**NO_LIMITS, "default": 900_000}, "found", False)
+        gpu_context("H100", {**NO_LIMITS, "default": 900_000}, GpuSettings())
 
 
 def test_a_policy_with_mistakes_tells_them() -> None:

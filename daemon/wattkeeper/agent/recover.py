@@ -88,21 +88,21 @@ async def take_up(state: State, kept: Kept, ledger: LedgerWriter, clock: Clock) 
         state.cluster = state.cluster or holding.job.key.cluster
 
 
-async def drain(spool: Spool, handler: EventHandler) -> int:
-    """Handle what the spool holds, oldest first; how many events that were."""
+async def drain(spool: Spool, handler: EventHandler) -> None:
+    """Handle what the spool holds, oldest first."""
     events = spool.events()
     for event in events:
         await handler.handle(event.kind, event.raw, event.when)
         event.path.unlink(missing_ok=True)
     if events:
         log.warning("took %d events from the spool", len(events))
-    return len(events)
 
 
 async def look(state: State, handler: EventHandler, running: RunningJobs, clock: Clock) -> None:
     """Add holdings for jobs that run here and that no event told of.
 
-    Their processes name their GPUs, and could be lying: only a GPU that no running job holds is believed.
+    Their processes name their GPUs, and could be lying: only a GPU that no running job holds is believed. Changes
+    holdings: to be called with ``Parts.deciding`` held once events can come in.
     """
     found = await running.running()
     for job_id, environment in (found or {}).items():

@@ -71,8 +71,9 @@ class Steersman:
                 mine.append(replace(target, limit_mw=baseline, observe=False))
             elif gpu.ours or starting or target.limit_mw != baseline:
                 mine.append(target)
-        readings = {uuid: gpu.reading for uuid, gpu in self._state.gpus.items() if gpu.reading is not None}
-        known = [uuid for uuid, gpu in self._state.gpus.items() if self._state.baseline_mw(gpu) is not None]
+        gpus = {target.gpu: self._state.gpus[target.gpu] for target in mine}
+        readings = {uuid: gpu.reading for uuid, gpu in gpus.items() if gpu.reading is not None}
+        known = [uuid for uuid, gpu in gpus.items() if self._state.baseline_mw(gpu) is not None]
         return plan(mine, readings, known)
 
     async def apply(self, actions: Sequence[Action], cause: str, drifted: Collection[GpuUuid] = frozenset()) -> bool:

@@ -26,7 +26,7 @@ class Ticker:
         self._tally = parts.tally
         self._deciding = parts.deciding
 
-    async def tick(self, cause: str = "retry") -> bool:
+    async def tick(self, cause: str = "retry") -> None:
         """Bring every GPU to its target. ``cause`` is what a write that no drift explains is counted as."""
         before = {uuid: gpu.reading for uuid, gpu in self._state.gpus.items()}
         async with self._deciding:
@@ -38,10 +38,9 @@ class Ticker:
             drifted = {t.gpu for t in calm if self._drifted(self._state.gpus[t.gpu], before[t.gpu])}
             left = {uuid for uuid in drifted if self._state.gpus[uuid].left_mw is not None}
             actions = self._steersman.wanted([t for t in calm if t.gpu not in left])
-        done = await self._steersman.apply(actions, cause, drifted)
+        await self._steersman.apply(actions, cause, drifted)
         await self._steersman.settle(calm)
         self._forget_jobs()
-        return done
 
     async def _charge(self, readings: dict[GpuUuid, GpuReading]) -> None:
         after = {uuid: self._state.owners(uuid) for uuid in readings}

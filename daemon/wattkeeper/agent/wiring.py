@@ -102,9 +102,10 @@ class Agent:
         self._ledger = LedgerWriter(store)
         self._observer = Observer(self._state, self._reader, self._clock)
         self._steersman = Steersman(self._state, self._actuator, self._clock, self._tally)
+        self._deciding = asyncio.Lock()
         parts = Parts(
             self._state, self._clock, self._tally, self._actuator, self._ledger, self._observer, self._steersman,
-            deciding=asyncio.Lock(),
+            deciding=self._deciding,
         )  # fmt: skip
         self._events = EventHandler(parts)
         self._ticker = Ticker(parts)
@@ -266,7 +267,8 @@ class Agent:
         self._reader.reopen()
         self._observer.driver_gone = False
         await self._bind(replace(self._kept, holds={}))
-        await recover.look(self._state, self._events, self._slurm, self._clock)  # jobs that came before the driver
+        async with self._deciding:  # jobs that came before the driver
+            await recover.look(self._state, self._events, self._slurm, self._clock)
 
     async def _bind(self, kept: Kept) -> None:
         await recover.bind(self._state, self._reader, self._actuator, await self._slurm.gres(), kept)

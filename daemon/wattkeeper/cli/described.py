@@ -1,16 +1,14 @@
 """A GPU from its model's name, for decisions without one."""
 
 from collections.abc import Mapping
-from typing import Literal
 
 from wattkeeper.config.models import KNOWN, KnownRange
+from wattkeeper.config.settings import GpuSettings
 from wattkeeper.core.match import fits_model
 from wattkeeper.errors import WattkeeperError
 from wattkeeper.model import GpuContext, GpuInfo, GpuUuid
 from wattkeeper.text import printable
 from wattkeeper.units import Milliwatts, format_power
-
-Declared = Literal["found", "default"] | tuple[tuple[str, Milliwatts], ...]
 
 _SHORT = {
     "h100": "NVIDIA H100 80GB HBM3",
@@ -28,7 +26,7 @@ _DEFAULTS = {
 """Default limits (the board's power by NVIDIA's data sheet) where that is not the highest limit."""
 
 
-def gpu_context(model: str, limits: Mapping[str, int | None], declared: Declared, exceed_baseline: bool) -> GpuContext:
+def gpu_context(model: str, limits: Mapping[str, int | None], settings: GpuSettings) -> GpuContext:
     """A GPU of that model. ``limits``, in milliwatts, by ``default``, ``min``, ``max`` and ``baseline``, win over
     what is known of the model. Raises WattkeeperError where the model is not known and not all limits are given."""
     known = _known(model)
@@ -46,8 +44,8 @@ def gpu_context(model: str, limits: Mapping[str, int | None], declared: Declared
         span = f"{format_power(Milliwatts(low))} to {format_power(Milliwatts(high))}"
         raise WattkeeperError(f"the default limit {format_power(Milliwatts(default))} is outside of {span}")
     info = GpuInfo(GpuUuid("GPU-described"), 0, 0, name, Milliwatts(default), Milliwatts(low), Milliwatts(high))
-    baseline = limits["baseline"] or _declared_mw(declared, info) or default
-    return GpuContext(info, Milliwatts(baseline), exceed_baseline)
+    baseline = limits["baseline"] or settings.declared_mw(info) or default
+    return GpuContext(info, Milliwatts(baseline), settings.exceed_baseline)
 
 
 def _known(model: str) -> KnownRange | None:
@@ -59,12 +57,6 @@ def _known(model: str) -> KnownRange | None:
         names = ", ".join(known.name for known in fits)
         raise WattkeeperError(f"several models fit '{printable(model, 60)}': {names}: name one of them")
     return fits[0] if fits else None
-
-
-def _declared_mw(declared: Declared, info: GpuInfo) -> Milliwatts | None:
-    if isinstance(declared, str):
-        return None
-    return next((mw for pattern, mw in declared if fits_model(pattern, info.model)), None)
 
 
 def _unknown(model: str) -> str:

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -13,6 +13,7 @@ from wattkeeper.errors import WattkeeperError
 from wattkeeper.units import format_power, parse_power, watts
 
 if TYPE_CHECKING:
+    from wattkeeper.config.settings import Settings
     from wattkeeper.core.policy import Policy
     from wattkeeper.model import GpuContext, JobFacts, Target
 
@@ -146,15 +147,15 @@ def _explain_described(
     from wattkeeper.model import Conditions
     from wattkeeper.system.clock import SystemClock
 
-    policy, exceed, observe, declared = _policy(*files)
-    gpu = gpu_context(gpu_model, limits, declared, exceed)
-    conditions = Conditions(now_at=SystemClock().wall(), node=job.node, observe=observe)
+    policy, settings = _policy(*files)
+    gpu = gpu_context(gpu_model, limits, settings.gpus)
+    conditions = Conditions(now_at=SystemClock().wall(), node=job.node, observe=settings.mode == "observe")
     target = arbitrate([resolve(job, gpu, policy, conditions)], gpu, policy)
     _print(target, gpu, as_json)
 
 
-def _policy(policy: Path | None, config: Path | None) -> "tuple[Policy, bool, bool, Any]":
-    """The policy to go by, and what the settings say besides: exceed_baseline, observe, declared baselines."""
+def _policy(policy: Path | None, config: Path | None) -> "tuple[Policy, Settings]":
+    """The policy to go by, and the settings: their defaults where only a policy is named."""
     from wattkeeper.config.policy import load_policies
     from wattkeeper.config.settings import DEFAULT_PATH, Settings, load_settings
 
@@ -162,7 +163,7 @@ def _policy(policy: Path | None, config: Path | None) -> "tuple[Policy, bool, bo
         raise WattkeeperError(f"which policy? There is no {DEFAULT_PATH} here: name one with --policy or --config")
     found = load_settings(config or DEFAULT_PATH) if config or (policy is None) else Settings()
     rules, _ = load_policies(policy or found.policies)
-    return rules, found.gpus.exceed_baseline, found.mode == "observe", found.gpus.baseline
+    return rules, found
 
 
 def _print(target: "Target", gpu: "GpuContext", as_json: bool) -> None:
