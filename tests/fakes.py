@@ -1,6 +1,7 @@
 """Fakes with behaviour: what tests of the agent run on, held to the same contracts as the real things."""
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from wattkeeper.model import GpuInfo, GpuReading, GpuUuid
@@ -44,8 +45,14 @@ class FakeGpus:
     async def list_gpus(self, deadline_s: float) -> tuple[GpuInfo, ...]:
         return tuple(sorted((gpu.info for gpu in self.gpus.values()), key=lambda info: info.minor))
 
-    async def read(self, gpu: GpuUuid, deadline_s: float) -> GpuReading:
-        return (await self._reach(gpu, "read", deadline_s)).reading
+    async def read(self, gpus: Sequence[GpuUuid], deadline_s: float) -> dict[GpuUuid, GpuReading | DeviceError]:
+        return dict(zip(gpus, await asyncio.gather(*(self._read(gpu, deadline_s) for gpu in gpus)), strict=True))
+
+    async def _read(self, gpu: GpuUuid, deadline_s: float) -> GpuReading | DeviceError:
+        try:
+            return (await self._reach(gpu, "read", deadline_s)).reading
+        except DeviceError as error:
+            return error
 
     def stalled(self, gpu: GpuUuid) -> bool:
         return self.gpus[gpu].hangs

@@ -1,6 +1,6 @@
 """The seams of the agent. Each has more than one implementation, or a fake with behaviour that tests run against."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -13,6 +13,7 @@ from wattkeeper.model import (
     JobKey,
     Watermark,
 )
+from wattkeeper.privileged.errors import DeviceError
 from wattkeeper.snapshot import AdminHold
 from wattkeeper.units import Millijoules
 
@@ -38,14 +39,17 @@ class Clock(Protocol):
 
 
 class GpuReader(Protocol):
-    """Reads GPUs; never changes one. Every call ends by its deadline (seconds) or raises DeviceError."""
+    """Reads GPUs; never changes one. Every call ends by its deadline, in seconds."""
 
     async def list_gpus(self, deadline_s: float) -> tuple[GpuInfo, ...]:
         """The GPUs of this node, by minor number. Raises DeviceError (NO_DRIVER) where there is no driver."""
         ...
 
-    async def read(self, gpu: GpuUuid, deadline_s: float) -> GpuReading:
-        """Limits, power, energy, temperature and use; what the card lacks is None. Raises DeviceError."""
+    async def read(self, gpus: Sequence[GpuUuid], deadline_s: float) -> Mapping[GpuUuid, GpuReading | DeviceError]:
+        """Limits, power, energy, temperature and use of each GPU, or why it cannot be read; what a card lacks is None.
+
+        Each has ``deadline_s`` seconds. A GPU that is late costs all the others together one deadline at most.
+        """
         ...
 
     def stalled(self, gpu: GpuUuid) -> bool:

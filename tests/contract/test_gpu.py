@@ -1,6 +1,7 @@
 """What reading and setting GPUs comes to: on the fake that other tests use, and through NVML on simulated cards."""
 
 import asyncio
+import time
 from collections.abc import Callable, Coroutine, Iterator
 from dataclasses import dataclass
 from functools import cache
@@ -11,7 +12,7 @@ import pytest
 from tests.fakes import FakeGpus
 
 from wattkeeper.gpus.nvml import NvmlReader
-from wattkeeper.model import GpuInfo, GpuUuid
+from wattkeeper.model import GpuInfo, GpuReading, GpuUuid
 from wattkeeper.privileged.actuator import NvmlActuator
 from wattkeeper.privileged.baselines import Baselines
 from wattkeeper.privileged.errors import DeviceError, Kind
@@ -104,6 +105,13 @@ async def refused(call: Coroutine[Any, Any, object]) -> Kind:
     return caught.value.kind
 
 
+async def read(bench: Bench, uuid: GpuUuid, deadline_s: float = DEADLINE_S) -> GpuReading:
+    answer = (await bench.reader.read([uuid], deadline_s))[uuid]
+    if isinstance(answer, DeviceError):
+        raise answer
+    return answer
+
+
 def test_gpus_come_by_minor_number(bench: Bench) -> None:
     async def scene() -> None:
         first, second = await bench.reader.list_gpus(DEADLINE_S)
@@ -117,7 +125,7 @@ def test_a_limit_is_set_and_read_back(bench: Bench) -> None:
     async def scene() -> None:
         assert await bench.actuator.set_limit(bench.uuid, 300_000, DEADLINE_S) == 300_000
         assert bench.limit_mw() == 300_000
-        reading = await bench.reader.read(bench.uuid, DEADLINE_S)
+        reading = await read(bench, bench.uuid)
         assert (reading.requested_mw, reading.enforced_mw) == (300_000, 300_000)
 
     run(scene())
@@ -172,9 +180,9 @@ def test_a_write_that_fails_says_why_and_changes_nothing(bench: Bench, fault: Fa
 def test_a_lost_gpu_cannot_be_read_and_can_again_when_it_is_back(bench: Bench) -> None:
     async def scene() -> None:
         bench.set_fault("lost")
-        assert await refused(bench.reader.read(bench.uuid, DEADLINE_S)) is Kind.LOST
+        assert await refused(read(bench, bench.uuid)) is Kind.LOST
         bench.set_fault(None)
-        assert (await bench.reader.read(bench.uuid, DEADLINE_S)).requested_mw == 700_000
+        assert (await read(bench, bench.uuid)).requested_mw == 700_000
 
     run(scene())
 
@@ -183,13 +191,47 @@ def test_a_hung_gpu_costs_its_caller_the_deadline_and_no_other_gpu_anything(benc
     async def scene() -> None:
         _, other = await bench.reader.list_gpus(DEADLINE_S)
         bench.set_fault("hangs")
-        assert await refused(bench.reader.read(bench.uuid, SOON_S)) is Kind.TIMEOUT
+        assert await refused(read(bench, bench.uuid, SOON_S)) is Kind.TIMEOUT
         assert await refused(bench.actuator.set_limit(bench.uuid, 300_000, SOON_S)) is Kind.TIMEOUT
         assert bench.reader.stalled(bench.uuid)
-        assert (await bench.reader.read(other.uuid, DEADLINE_S)).requested_mw == 700_000
+        assert (await read(bench, other.uuid)).requested_mw == 700_000
         assert not bench.reader.stalled(other.uuid)
         bench.set_fault(None)
-        assert (await bench.reader.read(bench.uuid, DEADLINE_S)).requested_mw == 700_000
+        assert (await read(bench, bench.uuid)).requested_mw == 700_000
         assert not bench.reader.stalled(bench.uuid)
+
+    run(scene())
+
+
+def test_gpus_read_together_answer_each_for_itself(bench: Bench) -> None:
+    async def scene() -> None:
+        uuids = [info.uuid for info in await bench.reader.list_gpus(DEADLINE_S)]
+        assert await bench.reader.read([], DEADLINE_S) == {}
+        answers = await bench.reader.read(uuids, DEADLINE_S)
+        assert [uuid for uuid, answer in answers.items() if isinstance(answer, GpuReading)] == uuids
+        bench.set_fault("lost")
+        lost, well = (await bench.reader.read(uuids, DEADLINE_S)).values()
+        assert isinstance(lost, DeviceError)
+        assert lost.kind is Kind.LOST
+        assert isinstance(well, GpuReading)
+
+    run(scene())
+
+
+@pytest.mark.parametrize("hung_first", [True, False])
+def test_a_gpu_that_hangs_among_those_read_is_late_alone(bench: Bench, hung_first: bool) -> None:
+    async def scene() -> None:
+        hung, other = (info.uuid for info in await bench.reader.list_gpus(DEADLINE_S))
+        bench.set_fault("hangs")
+        begun = time.monotonic()
+        answers = await bench.reader.read([hung, other] if hung_first else [other, hung], SOON_S)
+        took_s = time.monotonic() - begun
+        late = answers[hung]
+        assert isinstance(late, DeviceError)
+        assert late.kind is Kind.TIMEOUT
+        assert isinstance(answers[other], GpuReading)
+        assert took_s < 3 * 2 * SOON_S
+        assert bench.reader.stalled(hung)
+        assert not bench.reader.stalled(other)
 
     run(scene())

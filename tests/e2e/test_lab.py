@@ -92,7 +92,9 @@ def test_ends_with_its_owner() -> None:
     with owner.stdout:
         words = owner.stdout.readline().split()
         root, keeper = Path(words[0]), int(words[1])
-        assert len(members(root)) >= 5  # munged, slurmctld, slurmd, slurmstepd, sleep
-        owner.send_signal(signal.SIGKILL)
-        owner.wait()
+        try:  # munged, slurmctld, slurmd, slurmstepd, sleep
+            wait_until(lambda: len(members(root)) >= 5, 3, "all of a lab's processes are there")
+        finally:
+            owner.send_signal(signal.SIGKILL)
+            owner.wait()
     wait_until(lambda: not members(root) and not root.exists() and not alive(keeper), 3, "an orphaned lab is gone")

@@ -1,10 +1,9 @@
-"""Reading GPUs: all at once, each in its own time."""
+"""Reading GPUs into the state, and telling which cannot be read."""
 
-import asyncio
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
-from wattkeeper.agent.state import State
+from wattkeeper.agent.state import Gpu, State
 from wattkeeper.model import GpuReading, GpuUuid
 from wattkeeper.privileged.errors import DeviceError, Kind
 from wattkeeper.protocols import Clock, GpuReader
@@ -31,43 +30,26 @@ class Observer:
         """
         begun = self._clock.mono()
         wanted = [uuid for uuid in gpus if uuid in self._state.gpus]
-        answers = await self._read_all(wanted)
-        found = {uuid: answer for uuid, answer in zip(wanted, answers, strict=True) if answer is not None}
-        if note_free:
-            for uuid in found:
+        answers = await self._reader.read([uuid for uuid in wanted if not self._reader.stalled(uuid)], READ_DEADLINE_S)
+        found = {uuid: answer for uuid, answer in answers.items() if isinstance(answer, GpuReading)}
+        for uuid, answer in answers.items():
+            self._note(self._state.gpus[uuid], answer)
+            if note_free and uuid in found:
                 self._state.note_free(self._state.gpus[uuid])
         if wanted:
             took = self._clock.mono() - begun
             self._state.sources["nvml"] = SourceState(up=len(found) == len(wanted), read_s=took)
         return found
 
-    async def _read_all(self, wanted: Sequence[GpuUuid]) -> list[GpuReading | None]:
-        """One after the other, because a driver has one lock and Python another, and threads that queue for both
-        cost more than the reading. Once a GPU has not answered in time, the rest all at once: one deadline for all.
-        """
-        answers: list[GpuReading | None] = []
-        for place, uuid in enumerate(wanted):
-            answers.append(await self._read(uuid))
-            if answers[-1] is None:
-                rest = await asyncio.gather(*(self._read(other) for other in wanted[place + 1 :]))
-                return [*answers, *rest]
-        return answers
-
-    async def _read(self, uuid: GpuUuid) -> GpuReading | None:
-        gpu = self._state.gpus[uuid]
-        if self._reader.stalled(uuid):
-            return None
-        try:
-            reading = await self._reader.read(uuid, READ_DEADLINE_S)
-        except DeviceError as error:
-            self.driver_gone |= error.kind is Kind.NO_DRIVER
-            if gpu.read_error != str(error):
-                log.error("gpu=%d not read: %s", gpu.info.minor, error)
-            gpu.read_error = str(error)
-            return None
+    def _note(self, gpu: Gpu, answer: GpuReading | DeviceError) -> None:
+        if isinstance(answer, DeviceError):
+            self.driver_gone |= answer.kind is Kind.NO_DRIVER
+            if gpu.read_error != str(answer):
+                log.error("gpu=%d not read: %s", gpu.info.minor, answer)
+            gpu.read_error = str(answer)
+            return
         if gpu.read_error is not None:
             log.info("gpu=%d reads again", gpu.info.minor)
             gpu.read_error = None
-        if gpu.reading is None or reading.at_mono >= gpu.reading.at_mono:
-            gpu.reading = reading
-        return reading
+        if gpu.reading is None or answer.at_mono >= gpu.reading.at_mono:
+            gpu.reading = answer

@@ -140,7 +140,10 @@ async def _give(
     old_mw: Milliwatts | None = None
     try:
         saved_mw, ours = await actuator.baseline(info.uuid, deadline_s)
-        old_mw = (await reader.read(info.uuid, deadline_s)).requested_mw
+        answer = (await reader.read([info.uuid], deadline_s))[info.uuid]
+        if isinstance(answer, DeviceError):
+            raise answer
+        old_mw = answer.requested_mw
         if not ours:
             return GivenBack(info.minor, old_mw, None, "not ours: left alone")
         baseline_mw = settings.gpus.declared_mw(info) or saved_mw

@@ -54,6 +54,8 @@ def _job(job: Job, minors: dict[GpuUuid, int]) -> JobView:
 
 
 def _view(job: Job, minors: dict[GpuUuid, int]) -> JobView:
+    last = job.last_view
+    same = last is not None and last.decisions == job.decisions and last.caps_mw == job.caps_mw
     return JobView(
         facts=job.facts,
         gpus=job.gpus,
@@ -62,7 +64,7 @@ def _view(job: Job, minors: dict[GpuUuid, int]) -> JobView:
         energy_mj=dict(job.energy_mj),
         started_at=job.started_at,
         ended_at=job.ended_at,
-        message=message(minors, job.decisions, job.caps_mw),
+        message=last.message if last is not None and same else message(minors, job.decisions, job.caps_mw),
     )
 
 

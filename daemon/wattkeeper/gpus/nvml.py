@@ -1,6 +1,7 @@
 """NVIDIA GPUs, read through NVML."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, TypeVar
 
 import pynvml
@@ -8,7 +9,7 @@ import pynvml
 from wattkeeper.model import GpuInfo, GpuReading, GpuUuid
 from wattkeeper.privileged.errors import DeviceError, Kind
 from wattkeeper.privileged.nvml import Nvml
-from wattkeeper.privileged.worker import DeviceThread
+from wattkeeper.privileged.worker import DeviceThread, Relay
 from wattkeeper.protocols import Clock
 from wattkeeper.units import Millijoules, Milliwatts
 
@@ -27,9 +28,13 @@ class NvmlReader:
         """The GPUs of this node, by minor number; a device that answers nothing is left out. Raises DeviceError."""
         return await self._thread_of("NVML").run("list the GPUs", self._list, deadline_s)
 
-    async def read(self, gpu: GpuUuid, deadline_s: float) -> GpuReading:
-        """Limits, power, energy, temperature and use; what the card lacks is None. Raises DeviceError."""
-        return await self._thread_of(gpu).run("read", lambda: self._read(gpu), deadline_s)
+    async def read(self, gpus: Sequence[GpuUuid], deadline_s: float) -> dict[GpuUuid, GpuReading | DeviceError]:
+        """Limits, power, energy, temperature and use of each GPU, or why it cannot be read; what a card lacks is None.
+
+        One after the other, each within ``deadline_s`` seconds; one that is late holds nobody else up.
+        """
+        relay = Relay("read", [(self._thread_of(gpu), partial(self._read, gpu)) for gpu in gpus])
+        return dict(zip(gpus, await relay.run(deadline_s), strict=True))
 
     def stalled(self, gpu: GpuUuid) -> bool:
         """True while a call on this device is out past its deadline."""

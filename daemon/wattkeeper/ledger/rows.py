@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import fields
+from functools import lru_cache
 
 from wattkeeper.model import UNKNOWN, JobFacts, JobKey
 
@@ -23,6 +24,7 @@ def facts_from_text(key: JobKey, text: str) -> JobFacts:
     return JobFacts(key, **values)
 
 
+@lru_cache(maxsize=256)  # the same few owners at every tick
 def owners_to_text(owners: tuple[JobKey, ...]) -> str:
     """Runs of jobs as ASCII JSON, in their order."""
     return json.dumps([[getattr(owner, name) for name in _KEY_FIELDS] for owner in owners])

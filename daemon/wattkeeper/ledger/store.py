@@ -180,12 +180,12 @@ class SqliteStore:
             db.executemany(schema.INSERT_OVER, [(*_key(key), change.at) for key in change.over])
             db.execute(schema.PRUNE_OVER_BY_AGE, (change.at - schema.OVER_KEPT_S,))
             db.execute(schema.PRUNE_OVER_BY_COUNT, (schema.OVER_KEPT,))
-        for charges in change.charges:
-            db.executemany(
-                schema.ADD_JOB_ENERGY,
-                [(*_key(key), charges.gpu, energy, change.at) for key, energy in charges.jobs_mj.items()],
-            )
-            db.execute(schema.ADD_GPU_ENERGY, (charges.gpu, charges.idle_mj, charges.unattributed_mj))
+        db.executemany(
+            schema.ADD_JOB_ENERGY,
+            [(*_key(key), c.gpu, energy, change.at) for c in change.charges for key, energy in c.jobs_mj.items()],
+        )
+        nobodys = [(c.gpu, c.idle_mj, c.unattributed_mj) for c in change.charges]
+        db.executemany(schema.ADD_GPU_ENERGY, nobodys)
         db.executemany(
             schema.UPSERT_WATERMARK,
             [
