@@ -88,19 +88,24 @@ class State:
     policy_state: PolicyState = field(default_factory=lambda: PolicyState("", True, 0.0))
     sources: dict[str, SourceState] = field(default_factory=dict)
     alarms: dict[str, str] = field(default_factory=dict)
+    _held: dict[GpuUuid, tuple[Holding, ...]] = field(default_factory=dict)  # holdings by GPU, asked at every tick
+    _owned: dict[GpuUuid, tuple[JobKey, ...]] = field(default_factory=dict)
 
     def holders(self, gpu: GpuUuid) -> tuple[Holding, ...]:
         """Who holds a GPU, oldest first."""
-        return tuple(h for h in self.holdings if h.gpu == gpu)
+        return self._held.get(gpu, ())
 
     def owners(self, gpu: GpuUuid) -> tuple[JobKey, ...]:
         """Whose the GPU's energy is from now on."""
-        return tuple(sorted(h.job.key for h in self.holders(gpu)))
+        return self._owned.get(gpu, ())
 
     def replace_holdings(self, removed: Iterable[Holding], added: Iterable[Holding]) -> None:
         """Take some holdings away and add others."""
         gone = {(h.job.key, h.gpu) for h in removed}
         self.holdings = (*(h for h in self.holdings if (h.job.key, h.gpu) not in gone), *added)
+        held = {h.gpu for h in self.holdings}
+        self._held = {gpu: tuple(h for h in self.holdings if h.gpu == gpu) for gpu in held}
+        self._owned = {gpu: tuple(sorted(h.job.key for h in holders)) for gpu, holders in self._held.items()}
 
     def note_over(self, runs: Iterable[JobKey]) -> None:
         """Remember runs that have ended, the newest ``MOST_OVER`` of them: an agent runs for months."""
