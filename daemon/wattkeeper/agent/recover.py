@@ -78,7 +78,7 @@ async def take_up(state: State, kept: Kept, ledger: LedgerWriter, clock: Clock) 
             await ledger.commit(Change(state.boot_id, clock.wall(), removed=kept.holdings, over=over))
         return
     state.note_over(kept.over)
-    state.holdings = kept.holdings
+    state.replace_holdings(state.holdings, kept.holdings)
     for holding in kept.holdings:
         job = state.jobs.setdefault(holding.job.key, Job(holding.job, (), holding.since_at))
         job.gpus = (*job.gpus, holding.gpu)

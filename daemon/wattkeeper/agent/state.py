@@ -82,14 +82,19 @@ class State:
     boot_id: str = ""
     gres: GresMap = field(default_factory=lambda: GresMap(()))
     gpus: dict[GpuUuid, Gpu] = field(default_factory=dict)
-    holdings: tuple[Holding, ...] = ()
     over: dict[JobKey, None] = field(default_factory=dict)  # as a set that knows its oldest
     jobs: dict[JobKey, Job] = field(default_factory=dict)
     policy_state: PolicyState = field(default_factory=lambda: PolicyState("", True, 0.0))
     sources: dict[str, SourceState] = field(default_factory=dict)
     alarms: dict[str, str] = field(default_factory=dict)
+    _holdings: tuple[Holding, ...] = ()
     _held: dict[GpuUuid, tuple[Holding, ...]] = field(default_factory=dict)  # holdings by GPU, asked at every tick
     _owned: dict[GpuUuid, tuple[JobKey, ...]] = field(default_factory=dict)
+
+    @property
+    def holdings(self) -> tuple[Holding, ...]:
+        """Who holds what, oldest first; ``replace_holdings`` changes it."""
+        return self._holdings
 
     def holders(self, gpu: GpuUuid) -> tuple[Holding, ...]:
         """Who holds a GPU, oldest first."""
@@ -102,9 +107,9 @@ class State:
     def replace_holdings(self, removed: Iterable[Holding], added: Iterable[Holding]) -> None:
         """Take some holdings away and add others."""
         gone = {(h.job.key, h.gpu) for h in removed}
-        self.holdings = (*(h for h in self.holdings if (h.job.key, h.gpu) not in gone), *added)
-        held = {h.gpu for h in self.holdings}
-        self._held = {gpu: tuple(h for h in self.holdings if h.gpu == gpu) for gpu in held}
+        self._holdings = (*(h for h in self._holdings if (h.job.key, h.gpu) not in gone), *added)
+        held = {h.gpu for h in self._holdings}
+        self._held = {gpu: tuple(h for h in self._holdings if h.gpu == gpu) for gpu in held}
         self._owned = {gpu: tuple(sorted(h.job.key for h in holders)) for gpu, holders in self._held.items()}
 
     def note_over(self, runs: Iterable[JobKey]) -> None:
