@@ -36,7 +36,7 @@ DEFINE_READ(nvmlDeviceGetBrand, WK_CACHED, nvmlBrandType_t, type, *type = (nvmlB
 DEFINE_READ(nvmlDeviceGetArchitecture, WK_CACHED, nvmlDeviceArchitecture_t, arch,
             *arch = call.gpu->model.architecture)
 DEFINE_READ(nvmlDeviceIsMigDeviceHandle, WK_CACHED, unsigned int, isMigDevice, *isMigDevice = 0)
-DEFINE_READ(nvmlDeviceGetPersistenceMode, WK_CACHED, nvmlEnableState_t, mode, *mode = NVML_FEATURE_ENABLED)
+DEFINE_READ(nvmlDeviceGetPersistenceMode, WK_CACHED, nvmlEnableState_t, mode, *mode = (nvmlEnableState_t)call.gpu->persistence)
 DEFINE_READ(nvmlDeviceGetPowerManagementMode, WK_CACHED, nvmlEnableState_t, mode, *mode = NVML_FEATURE_ENABLED)
 
 nvmlReturn_t nvmlDeviceGetCudaComputeCapability(nvmlDevice_t device, int *major, int *minor)
@@ -54,10 +54,10 @@ nvmlReturn_t nvmlDeviceGetMigMode(nvmlDevice_t device, unsigned int *currentMode
 {
     struct wk_call call;
     nvmlReturn_t answer = wk_enter(&call, device, WK_CACHED, currentMode != NULL && pendingMode != NULL);
-    if (answer == NVML_SUCCESS && !call.gpu->model.has_mig)
+    if (answer == NVML_SUCCESS && call.gpu->model.mig_slices == 0)
         answer = NVML_ERROR_NOT_SUPPORTED;
     if (answer == NVML_SUCCESS)
-        *currentMode = *pendingMode = NVML_DEVICE_MIG_DISABLE;
+        *currentMode = *pendingMode = call.gpu->mig;
     return wk_leave(&call, answer);
 }
 

@@ -3,11 +3,9 @@
 #include <string.h>
 #include <strings.h>
 
-#include "physics.h"
 #include "session.h"
 
-#define DRIVER_VERSION "580.65.06"
-#define NVML_VERSION "13." DRIVER_VERSION
+#define NVML_VERSION "13.580.65.06"
 #define CUDA_VERSION_NUMBER 13000 /* major * 1000 + minor * 10 */
 
 const char *nvmlErrorString(nvmlReturn_t result)
@@ -46,18 +44,13 @@ const char *nvmlErrorString(nvmlReturn_t result)
     return "Unknown Error";
 }
 
-static nvmlReturn_t node_text(char *out, unsigned int length, const char *text)
-{
-    struct wk_call call;
-    nvmlReturn_t answer = wk_enter_node(&call, out != NULL);
-    if (answer == NVML_SUCCESS)
-        answer = wk_answer_text(out, length, text);
-    return wk_leave(&call, answer);
-}
-
 nvmlReturn_t nvmlSystemGetDriverVersion(char *version, unsigned int length)
 {
-    return node_text(version, length, DRIVER_VERSION);
+    struct wk_call call;
+    nvmlReturn_t answer = wk_enter_node(&call, version != NULL);
+    if (answer == NVML_SUCCESS)
+        answer = wk_answer_text(version, length, call.node.driver_version);
+    return wk_leave(&call, answer);
 }
 
 nvmlReturn_t nvmlSystemGetNVMLVersion(char *version, unsigned int length)
@@ -84,7 +77,7 @@ nvmlReturn_t nvmlDeviceGetCount_v2(unsigned int *deviceCount)
     struct wk_call call;
     nvmlReturn_t answer = wk_enter_node(&call, deviceCount != NULL);
     if (answer == NVML_SUCCESS)
-        *deviceCount = call.state.gpu_count;
+        *deviceCount = call.node.gpu_count;
     return wk_leave(&call, answer);
 }
 
@@ -94,22 +87,44 @@ nvmlReturn_t nvmlDeviceGetCount(unsigned int *deviceCount)
 }
 
 /* Finding a device answers at once even where its calls hang: what is slow is talking to it. */
-static nvmlReturn_t answer_handle(const struct wk_call *call, unsigned minor, nvmlDevice_t *device)
+static nvmlReturn_t answer_handle(struct wk_call *call, unsigned minor, nvmlDevice_t *device)
 {
-    if (call->state.gpus[minor].lost)
-        return NVML_ERROR_GPU_IS_LOST;
-    *device = wk_handle(minor);
-    return NVML_SUCCESS;
+    nvmlReturn_t answer = wk_take_gpu(call, minor);
+    if (answer == NVML_SUCCESS && call->own.faults.answer != 0)
+        answer = (nvmlReturn_t)call->own.faults.answer;
+    if (answer == NVML_SUCCESS)
+        *device = wk_handle(minor, WK_ALL);
+    return answer;
+}
+
+static bool has_uuid(const struct wk_gpu *gpu, const void *uuid)
+{
+    return strcasecmp(gpu->uuid, uuid) == 0;
+}
+
+static bool has_bus(const struct wk_gpu *gpu, const void *bus)
+{
+    return gpu->pci_bus == *(const unsigned *)bus;
+}
+
+/* The handle of a GPU that is the one looked for; NOT_FOUND where it is another. */
+static nvmlReturn_t answer_if(struct wk_call *call, unsigned minor, nvmlDevice_t *device,
+                              bool (*is_it)(const struct wk_gpu *, const void *), const void *wanted)
+{
+    nvmlReturn_t answer = wk_take_gpu(call, minor);
+    if (answer == NVML_SUCCESS)
+        answer = is_it(&call->own, wanted) ? answer_handle(call, minor, device) : NVML_ERROR_NOT_FOUND;
+    return answer;
 }
 
 nvmlReturn_t nvmlDeviceGetHandleByIndex_v2(unsigned int index, nvmlDevice_t *device)
 {
     struct wk_call call;
     nvmlReturn_t answer = wk_enter_node(&call, device != NULL);
-    if (answer == NVML_SUCCESS && index >= call.state.gpu_count)
+    if (answer == NVML_SUCCESS && index >= call.node.gpu_count)
         answer = NVML_ERROR_INVALID_ARGUMENT;
     if (answer == NVML_SUCCESS)
-        answer = answer_handle(&call, call.state.order[index], device);
+        answer = answer_handle(&call, call.node.order[index], device);
     return wk_leave(&call, answer);
 }
 
@@ -124,9 +139,8 @@ nvmlReturn_t nvmlDeviceGetHandleByUUID(const char *uuid, nvmlDevice_t *device)
     nvmlReturn_t answer = wk_enter_node(&call, uuid != NULL && device != NULL);
     if (answer == NVML_SUCCESS) {
         answer = NVML_ERROR_NOT_FOUND;
-        for (unsigned minor = 0; minor < call.state.gpu_count; minor++)
-            if (strcasecmp(call.state.gpus[minor].uuid, uuid) == 0)
-                answer = answer_handle(&call, minor, device);
+        for (unsigned minor = 0; answer == NVML_ERROR_NOT_FOUND && minor < call.node.gpu_count; minor++)
+            answer = answer_if(&call, minor, device, has_uuid, uuid);
     }
     return wk_leave(&call, answer);
 }
@@ -144,9 +158,9 @@ nvmlReturn_t nvmlDeviceGetHandleByPciBusId_v2(const char *pciBusId, nvmlDevice_t
         }
         if (answer == NVML_SUCCESS)
             answer = NVML_ERROR_NOT_FOUND;
-        for (unsigned minor = 0; answer == NVML_ERROR_NOT_FOUND && minor < call.state.gpu_count; minor++)
-            if (domain == 0 && slot == 0 && function == 0 && bus == call.state.gpus[minor].pci_bus)
-                answer = answer_handle(&call, minor, device);
+        for (unsigned minor = 0; answer == NVML_ERROR_NOT_FOUND && minor < call.node.gpu_count; minor++)
+            if (domain == 0 && slot == 0 && function == 0)
+                answer = answer_if(&call, minor, device, has_bus, &bus);
     }
     return wk_leave(&call, answer);
 }

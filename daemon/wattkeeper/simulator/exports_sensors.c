@@ -1,4 +1,6 @@
 /* NVML's functions for the other sensors: temperature, utilisation, clocks, memory, processes. */
+#include <stddef.h>
+
 #include "physics.h"
 #include "session.h"
 
@@ -6,10 +8,13 @@ static nvmlReturn_t read_event_reasons(nvmlDevice_t device, unsigned long long *
 {
     struct wk_call call;
     nvmlReturn_t answer = wk_enter(&call, device, WK_READ, reasons != NULL);
-    if (answer == NVML_SUCCESS && call.gpu->load_bp == 0)
-        *reasons = nvmlClocksEventReasonGpuIdle;
-    else if (answer == NVML_SUCCESS)
-        *reasons = wk_capped(call.gpu) ? nvmlClocksEventReasonSwPowerCap : nvmlClocksEventReasonNone;
+    if (answer == NVML_SUCCESS) {
+        struct wk_instant instant;
+        wk_look(call.gpu, call.now_ns, &instant);
+        *reasons = !instant.busy    ? nvmlClocksEventReasonGpuIdle
+                   : instant.capped ? nvmlClocksEventReasonSwPowerCap
+                                    : nvmlClocksEventReasonNone;
+    }
     return wk_leave(&call, answer);
 }
 
@@ -49,7 +54,7 @@ nvmlReturn_t nvmlDeviceGetTemperature(nvmlDevice_t device, nvmlTemperatureSensor
     struct wk_call call;
     nvmlReturn_t answer = wk_enter(&call, device, WK_READ, temp != NULL && sensorType == NVML_TEMPERATURE_GPU);
     if (answer == NVML_SUCCESS)
-        *temp = wk_temperature_c(call.gpu);
+        *temp = wk_temperature_mc(call.gpu, call.now_ns) / 1000;
     return wk_leave(&call, answer);
 }
 
@@ -62,7 +67,7 @@ nvmlReturn_t nvmlDeviceGetTemperatureV(nvmlDevice_t device, nvmlTemperature_t *t
     else if (answer == NVML_SUCCESS && temperature->sensorType != NVML_TEMPERATURE_GPU)
         answer = NVML_ERROR_INVALID_ARGUMENT;
     else if (answer == NVML_SUCCESS)
-        temperature->temperature = (int)wk_temperature_c(call.gpu);
+        temperature->temperature = (int)(wk_temperature_mc(call.gpu, call.now_ns) / 1000);
     return wk_leave(&call, answer);
 }
 
@@ -70,8 +75,11 @@ nvmlReturn_t nvmlDeviceGetUtilizationRates(nvmlDevice_t device, nvmlUtilization_
 {
     struct wk_call call;
     nvmlReturn_t answer = wk_enter(&call, device, WK_READ, utilization != NULL);
-    if (answer == NVML_SUCCESS)
-        *utilization = (nvmlUtilization_t){.gpu = call.gpu->load_bp / 100, .memory = call.gpu->load_bp / 200};
+    if (answer == NVML_SUCCESS) {
+        struct wk_instant instant;
+        wk_look(call.gpu, call.now_ns, &instant);
+        *utilization = (nvmlUtilization_t){.gpu = instant.use_percent, .memory = instant.memory_use_percent};
+    }
     return wk_leave(&call, answer);
 }
 
@@ -88,8 +96,11 @@ nvmlReturn_t nvmlDeviceGetClockInfo(nvmlDevice_t device, nvmlClockType_t type, u
 {
     struct wk_call call;
     nvmlReturn_t answer = wk_enter(&call, device, WK_READ, clock != NULL && type < NVML_CLOCK_COUNT);
-    if (answer == NVML_SUCCESS)
-        *clock = type == NVML_CLOCK_MEM ? call.gpu->model.memory_clock_mhz : wk_sm_clock_mhz(call.gpu);
+    if (answer == NVML_SUCCESS) {
+        struct wk_instant instant;
+        wk_look(call.gpu, call.now_ns, &instant);
+        *clock = type == NVML_CLOCK_MEM ? call.gpu->model.memory_clock_mhz : instant.clock_mhz;
+    }
     return wk_leave(&call, answer);
 }
 

@@ -1,4 +1,14 @@
-/* What a simulated GPU draws: pure functions of its state and the time. Power in mW, time in ns. */
+/* What a simulated GPU draws: pure functions of its state and the time. Power in mW, time in ns.
+ *
+ *   load -> natural power -> acting limit -> power -> clock -> throughput
+ *
+ * A load is a sequence of segments, each with a natural power and a share that waits for memory. The limit that
+ * acts follows a new enforced limit in steps of 10 ms: down within 50 ms, up to 95 % within 0.5 s, as gridpilot
+ * measured on V100s. Where natural power is above it, the GPU draws the limit (plus the model's overshoot) and
+ * lowers its clock: dynamic power goes with f * V^2, V with f down to a floor; docs/simulator.md has the fit.
+ *
+ * All power here is as the card's sensors see it, for that is what its limiter goes by. What it truly draws
+ * differs by the board's gain. */
 #ifndef WK_PHYSICS_H
 #define WK_PHYSICS_H
 
@@ -7,42 +17,58 @@
 
 #include "state.h"
 
-/* What the load would draw without a limit: idle + load * (peak - idle). */
-uint32_t wk_natural_mw(const struct wk_gpu *gpu);
+/* What a GPU does at one instant. */
+struct wk_instant {
+    bool busy;
+    bool capped; /* the limit holds it below its natural power */
+    uint32_t natural_mw;
+    uint32_t power_mw;
+    uint32_t clock_mhz;
+    uint32_t speed_ppm; /* of full speed */
+    uint32_t use_percent;
+    uint32_t memory_use_percent;
+};
 
-/* The limit that holds: the requested one, or an out-of-band one below it. */
+/* Sums since the GPU was made. Energy in pJ is below one mJ, work in ppm below one ns. */
+struct wk_sums {
+    uint64_t energy_mj, energy_pj;
+    uint64_t capped_ns;
+    uint64_t work_ns, work_ppm;
+    double heat_mc; /* above ambient */
+};
+
+/* The limit that holds once it acts: the requested one, or one below it: an out-of-band one, or what the limit of
+ * its module leaves it. */
 uint32_t wk_enforced_mw(const struct wk_gpu *gpu);
 
-/* What it draws: its natural power, held down to the enforced limit, but never below idle. */
-uint32_t wk_power_mw(const struct wk_gpu *gpu);
+void wk_look(const struct wk_gpu *gpu, uint64_t at_ns, struct wk_instant *instant);
 
-/* Whether the limit holds it below its natural power. */
-bool wk_capped(const struct wk_gpu *gpu);
+/* The sums at a time not before the anchor. Any number of looks in between makes no difference: integer
+ * arithmetic with remainders kept, so energy is power * time exactly. */
+void wk_sum(const struct wk_gpu *gpu, uint64_t at_ns, struct wk_sums *sums);
 
-/* Degrees Celsius: 30 at no power, 75 at peak power; without inertia. */
-uint32_t wk_temperature_c(const struct wk_gpu *gpu);
+/* The energy at any time since one second before the anchor, in mJ; between grid points of the past, in proportion. */
+uint64_t wk_energy_at(const struct wk_gpu *gpu, uint64_t at_ns);
 
-/* MHz: the highest clock under load, lowered by the cube root of the share of its natural dynamic power that
- * the limit leaves it (dynamic power goes with f * V^2, and V about with f); a resting clock when idle. */
-uint32_t wk_sm_clock_mhz(const struct wk_gpu *gpu);
+uint32_t wk_temperature_mc(const struct wk_gpu *gpu, uint64_t at_ns);
 
-/* Moves the anchor of every counter to `now_ns`. The counters read the same before and after: integer
- * arithmetic with the remainder kept, so energy is power * time exactly, over any number of changes. */
+/* Moves the anchor to `now_ns`. */
 void wk_settle(struct wk_gpu *gpu, uint64_t now_ns);
 
+/* The parts of a change: settle first, then change limits or load, then replan. `acting_mw` is what
+ * wk_acting_mw said before the change. */
+uint32_t wk_acting_mw(const struct wk_gpu *gpu, uint64_t at_ns);
+void wk_replan(struct wk_gpu *gpu, uint64_t now_ns, uint32_t acting_mw);
+
+/* Puts a load on a GPU, or (count 0) takes it off. `segments` has load->count entries; start, end and progress are
+ * set here. */
+void wk_start_load(struct wk_gpu *gpu, uint64_t now_ns, const struct wk_load *load, const struct wk_segment *segments);
+
+/* A GPU that has always been idle, at the model's default limit. Its model is set. */
+void wk_make_idle(struct wk_gpu *gpu, uint64_t now_ns);
+
 /* The simulated time. Real: CLOCK_BOOTTIME plus the state's offset; manual: what the state says. */
-uint64_t wk_now(const struct wk_state *state);
-
-/* The machine has started at `now_ns`: as wk_load_driver, and no load, and of the faults only the out-of-band
- * limit is left, for a BMC keeps it. */
-void wk_restart(struct wk_state *state, uint64_t now_ns);
-
-/* Makes a state of an earlier boot one of this boot: the clock is real, without offset, and the machine started
- * at its 0. A pure function, so that readers who cannot write agree with writers. */
-void wk_adopt_boot(struct wk_state *state);
-
-/* The driver is loaded anew: limits at their defaults and counters at 0 from `now_ns` on. */
-void wk_load_driver(struct wk_state *state, uint64_t now_ns);
+uint64_t wk_now(const struct wk_node *node);
 
 /* This machine's boot id; empty where the kernel does not tell. */
 const char *wk_boot_id(void);

@@ -18,25 +18,38 @@ enum wk_cost { WK_CACHED, WK_READ, WK_SET };
 struct wk_call {
     struct wk_sim *sim;
     int driver_lock;
-    struct wk_state state; /* as it is now, or was after the latency */
+    uint64_t generation; /* of the driver, that the session belongs to */
     uint64_t now_ns;
-    const struct wk_gpu *gpu; /* in `state`, with its counters settled at now_ns */
+    struct wk_node node; /* as it is now, or was after the latency */
+    struct wk_gpu own;   /* likewise; `gpu` points to it */
+    const struct wk_gpu *gpu;
     unsigned minor;
     unsigned index;
+    unsigned instance; /* of MIG that the handle stands for; WK_ALL: the whole GPU */
 };
 
-/* UNINITIALIZED, INVALID_ARGUMENT (an unknown handle, or not `valid`), GPU_IS_LOST, UNKNOWN (the state file
- * is damaged or gone) or SUCCESS. `valid` is what the caller thinks of its other arguments. */
+/* UNINITIALIZED (never, or the driver was reloaded since), INVALID_ARGUMENT (an unknown handle, or not `valid`),
+ * NOT_SUPPORTED (a MIG instance), what a fault says, UNKNOWN (the state file is damaged or gone) or SUCCESS. `valid`
+ * is what the caller thinks of its other arguments. */
 nvmlReturn_t wk_enter(struct wk_call *call, nvmlDevice_t device, enum wk_cost cost, bool valid);
 
-/* The same for functions of the whole node. */
+/* The same where a handle of a MIG instance will do as well. */
+nvmlReturn_t wk_enter_any(struct wk_call *call, nvmlDevice_t device, enum wk_cost cost, bool valid);
+
+/* The same for functions of the whole node. `gpu` is not set. */
 nvmlReturn_t wk_enter_node(struct wk_call *call, bool valid);
 
 /* Ends a call, entered or refused, and hands `answer` through. */
 nvmlReturn_t wk_leave(struct wk_call *call, nvmlReturn_t answer);
 
-/* The handle of a minor number. */
-nvmlDevice_t wk_handle(unsigned minor);
+/* Tells the state that this client has set, or tried to set, the limit of the call's GPU. */
+void wk_note_set_limit(struct wk_call *call);
+
+/* The handle of a minor number, or of one of its MIG instances (`instance` WK_ALL: the GPU itself). */
+nvmlDevice_t wk_handle(unsigned minor, unsigned instance);
+
+/* One GPU's state in a call of the whole node, whatever is wrong with that GPU. */
+nvmlReturn_t wk_take_gpu(struct wk_call *call, unsigned minor);
 
 /* Copies a text for a caller: INSUFFICIENT_SIZE where it does not fit. */
 nvmlReturn_t wk_answer_text(char *out, unsigned int length, const char *text);

@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <limits.h>
 #include <sched.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -12,10 +13,11 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "actions.h"
 #include "physics.h"
+#include "sound.h"
 
 #define READ_ATTEMPTS 64
-#define MAX_PLAUSIBLE_MW 100000000u /* 100 kW: keeps sums of damaged figures from overflowing */
 
 static int join(char *out, size_t size, const char *folder, const char *name)
 {
@@ -46,49 +48,23 @@ void wk_unlock(int lock)
     close(lock);
 }
 
-/* Whether a text ends within its place and is such as clients can decode. */
-static bool is_text(const char *text, size_t size)
+static int make_lock(const char *folder, const char *name)
 {
-    for (size_t i = 0; i < size; i++) {
-        if (text[i] == '\0')
-            return true;
-        if (text[i] < ' ' || text[i] > '~')
-            return false;
-    }
-    return false;
-}
-
-/* Whether a copied state can be worked with: a damaged one must not harm a client. */
-static bool is_sound(const struct wk_state *state)
-{
-    if (state->gpu_count > WK_MAX_GPUS || state->clock_mode > WK_CLOCK_MANUAL ||
-        state->profile > WK_PROFILE_DRIVER || !is_text(state->boot_id, sizeof state->boot_id))
-        return false;
-    unsigned seen = 0;
-    for (unsigned i = 0; i < state->gpu_count; i++) {
-        const struct wk_gpu *gpu = &state->gpus[i];
-        const struct wk_model *model = &gpu->model;
-        if (state->order[i] >= state->gpu_count || (seen & 1u << state->order[i]) != 0)
-            return false;
-        seen |= 1u << state->order[i];
-        if (model->min_mw > model->default_mw || model->default_mw > model->max_mw ||
-            model->max_mw > MAX_PLAUSIBLE_MW || model->idle_mw > model->peak_mw ||
-            model->peak_mw > MAX_PLAUSIBLE_MW || model->peak_mw == 0 || gpu->load_bp > 10000 ||
-            gpu->hang > 1 || gpu->lost > 1 || gpu->set_ignored > 1 || gpu->set_refused > 1)
-            return false;
-        if (!is_text(model->key, sizeof model->key) || !is_text(model->name, sizeof model->name) ||
-            !is_text(gpu->uuid, sizeof gpu->uuid) || !is_text(gpu->serial, sizeof gpu->serial))
-            return false;
-    }
-    return true;
+    char path[PATH_MAX];
+    if (join(path, sizeof path, folder, name) != 0)
+        return ENAMETOOLONG;
+    int fd = open(path, O_RDONLY | O_CREAT | O_CLOEXEC, 0644);
+    int error = fd < 0 || fchmod(fd, 0644) != 0 ? errno : 0;
+    if (fd >= 0)
+        close(fd);
+    return error;
 }
 
 int wk_create(const char *folder, const struct wk_state *initial, bool replace)
 {
-    char path[PATH_MAX], draft[PATH_MAX], lock[PATH_MAX], name[64];
+    char path[PATH_MAX], draft[PATH_MAX], name[64];
     snprintf(name, sizeof name, ".state.%ld", (long)getpid());
-    if (join(path, sizeof path, folder, "state") != 0 || join(draft, sizeof draft, folder, name) != 0 ||
-        join(lock, sizeof lock, folder, "driver.lock") != 0)
+    if (join(path, sizeof path, folder, "state") != 0 || join(draft, sizeof draft, folder, name) != 0)
         return ENAMETOOLONG;
 
     struct wk_file *file = calloc(1, sizeof *file);
@@ -100,10 +76,9 @@ int wk_create(const char *folder, const struct wk_state *initial, bool replace)
     file->slots[0] = *initial;
 
     /* Readable by all, as /dev/nvidia* is: every user may look, only the owner (and root) may change. */
-    int error = 0;
-    int lock_fd = open(lock, O_RDONLY | O_CREAT | O_CLOEXEC, 0644);
-    if (lock_fd < 0 || fchmod(lock_fd, 0644) != 0)
-        error = errno;
+    int error = make_lock(folder, "driver.lock");
+    if (error == 0)
+        error = make_lock(folder, "client.lock");
     unlink(draft);
     int fd = error != 0 ? -1 : open(draft, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0644);
     if (error == 0 && fd < 0)
@@ -116,8 +91,6 @@ int wk_create(const char *folder, const struct wk_state *initial, bool replace)
         close(fd);
         unlink(draft);
     }
-    if (lock_fd >= 0)
-        close(lock_fd);
     free(file);
     return error;
 }
@@ -159,11 +132,13 @@ int wk_open(const char *folder, struct wk_sim **out)
     if (error == 0)
         error = join(sim->driver_lock, sizeof sim->driver_lock, folder, "driver.lock");
     if (error == 0)
+        error = join(sim->client_lock, sizeof sim->client_lock, folder, "client.lock");
+    if (error == 0)
         error = map_file(sim);
-    struct wk_state state;
+    struct wk_node node;
     uint64_t now_ns;
     if (error == 0)
-        error = wk_read(sim, &state, &now_ns);
+        error = wk_read(sim, 0, &node, NULL, &now_ns);
     if (error != 0) {
         wk_close(sim);
         return error;
@@ -214,47 +189,97 @@ static int lock_state(const struct wk_sim *sim, int operation)
     return lock;
 }
 
-/* Copies the published slot and reads its clock. */
-static int copy_published(const struct wk_sim *sim, uint64_t sequence, struct wk_state *state)
+/* What a reader wants a copy of: the node, and `count` GPUs from minor number `first` on. */
+struct copy {
+    struct wk_node *node;
+    struct wk_gpu *gpus;
+    unsigned first, count;
+};
+
+/* Only what is used of the two long lists. The counts may be torn or damaged here: bounded, and checked later. */
+static void copy_node(struct wk_node *to, const struct wk_node *from)
 {
-    memcpy(state, &sim->file->slots[sequence / 2 % 2], sizeof *state);
+    size_t head = offsetof(struct wk_node, actions);
+    memcpy(to, from, head);
+    if (to->action_count <= WK_MAX_ACTIONS)
+        memcpy(to->actions, from->actions, to->action_count * sizeof to->actions[0]);
+}
+
+static void copy_gpu(struct wk_gpu *to, const struct wk_gpu *from)
+{
+    size_t head = offsetof(struct wk_gpu, segments);
+    memcpy(to, from, head);
+    if (to->load.count <= WK_MAX_SEGMENTS)
+        memcpy(to->segments, from->segments, to->load.count * sizeof to->segments[0]);
+}
+
+/* Copies from the published slot; EAGAIN where it was changed meanwhile. */
+static int copy_published(const struct wk_sim *sim, uint64_t sequence, const struct copy *copy)
+{
+    const struct wk_state *slot = &sim->file->slots[sequence / 2 % 2];
+    copy_node(copy->node, &slot->node);
+    for (unsigned i = 0; i < copy->count; i++)
+        copy_gpu(&copy->gpus[i], &slot->gpus[copy->first + i]);
     atomic_thread_fence(memory_order_acquire);
     return atomic_load(&sim->file->sequence) == sequence ? 0 : EAGAIN;
 }
 
-int wk_read(const struct wk_sim *sim, struct wk_state *state, uint64_t *now_ns)
+/* Checks a copy and brings it up to date. A pure function, so that readers who cannot write agree with writers. */
+static int bring_up_to_date(const struct copy *copy, uint64_t *now_ns)
+{
+    if (!wk_is_sound_node(copy->node))
+        return EBADMSG;
+    unsigned there = copy->node->gpu_count > copy->first ? copy->node->gpu_count - copy->first : 0;
+    unsigned count = copy->count < there ? copy->count : there;
+    for (unsigned i = 0; i < count; i++)
+        if (!wk_is_sound_gpu(&copy->gpus[i]))
+            return EBADMSG;
+    wk_adopt_boot(copy->node, copy->gpus, count);
+    *now_ns = wk_now(copy->node);
+    wk_catch_up(copy->node, copy->gpus, copy->first, count, *now_ns);
+    return copy->count == 1 && count == 0 ? ENODEV : 0;
+}
+
+static int read_copy(const struct wk_sim *sim, const struct copy *copy, uint64_t *now_ns)
 {
     int error = check_file(sim);
     if (error != 0)
         return error;
     for (int attempt = 0; attempt < READ_ATTEMPTS; attempt++) {
         uint64_t sequence = atomic_load(&sim->file->sequence);
-        if (sequence % 2 != 0 || copy_published(sim, sequence, state) != 0) {
+        if (sequence % 2 != 0 || copy_published(sim, sequence, copy) != 0) {
             sched_yield();
             continue;
         }
-        if (!is_sound(state))
-            return EBADMSG;
-        wk_adopt_boot(state);
-        *now_ns = wk_now(state);
+        error = bring_up_to_date(copy, now_ns);
         /* A change takes its stamp after making the sequence odd. Still even, so no change has a stamp before
          * our time: without this, energy could step back when power falls. */
-        if (atomic_load(&sim->file->sequence) == sequence)
-            return 0;
+        if (error == EBADMSG || atomic_load(&sim->file->sequence) == sequence)
+            return error;
     }
     /* A writer is busy, or died half-way and left the sequence odd: the lock tells, and keeps writers out. */
     int lock = lock_state(sim, LOCK_SH);
     if (lock < 0)
         return -lock;
-    error = copy_published(sim, atomic_load(&sim->file->sequence), state);
-    if (error == 0 && !is_sound(state))
-        error = EBADMSG;
-    if (error == 0) {
-        wk_adopt_boot(state);
-        *now_ns = wk_now(state);
-    }
+    error = copy_published(sim, atomic_load(&sim->file->sequence), copy);
+    if (error == 0)
+        error = bring_up_to_date(copy, now_ns);
     wk_unlock(lock);
     return error == EAGAIN ? EBADMSG : error; /* changed under the lock: by nothing of ours */
+}
+
+int wk_read(const struct wk_sim *sim, unsigned minor, struct wk_node *node, struct wk_gpu *gpu, uint64_t *now_ns)
+{
+    if (minor >= WK_MAX_GPUS)
+        return ENODEV;
+    struct copy copy = {.node = node, .gpus = gpu, .first = minor, .count = gpu != NULL};
+    return read_copy(sim, &copy, now_ns);
+}
+
+int wk_read_all(const struct wk_sim *sim, struct wk_state *state, uint64_t *now_ns)
+{
+    struct copy copy = {.node = &state->node, .gpus = state->gpus, .first = 0, .count = WK_MAX_GPUS};
+    return read_copy(sim, &copy, now_ns);
 }
 
 int wk_begin(struct wk_sim *sim, struct wk_change *change)
@@ -262,33 +287,36 @@ int wk_begin(struct wk_sim *sim, struct wk_change *change)
     if (!sim->writable)
         return EACCES;
     change->sim = sim;
+    change->state = malloc(sizeof *change->state);
+    if (change->state == NULL)
+        return ENOMEM;
     change->lock = lock_state(sim, LOCK_EX);
-    if (change->lock < 0)
+    if (change->lock < 0) {
+        free(change->state);
         return -change->lock;
+    }
     change->sequence = atomic_load(&sim->file->sequence) | 1u;
     atomic_store(&sim->file->sequence, change->sequence);
-    memcpy(&change->state, &sim->file->slots[change->sequence / 2 % 2], sizeof change->state);
-    if (!is_sound(&change->state)) {
+    memcpy(change->state, &sim->file->slots[change->sequence / 2 % 2], sizeof *change->state);
+    struct copy copy = {.node = &change->state->node, .gpus = change->state->gpus, .count = WK_MAX_GPUS};
+    int error = bring_up_to_date(&copy, &change->now_ns);
+    if (error != 0)
         wk_abandon(change);
-        return EBADMSG;
-    }
-    wk_adopt_boot(&change->state);
-    change->now_ns = wk_now(&change->state);
-    for (unsigned minor = 0; minor < change->state.gpu_count; minor++)
-        wk_settle(&change->state.gpus[minor], change->now_ns);
-    return 0;
+    return error;
 }
 
 void wk_commit(struct wk_change *change)
 {
     struct wk_file *file = change->sim->file;
-    memcpy(&file->slots[(change->sequence / 2 + 1) % 2], &change->state, sizeof change->state);
+    memcpy(&file->slots[(change->sequence / 2 + 1) % 2], change->state, sizeof *change->state);
     atomic_store(&file->sequence, change->sequence + 1);
     wk_unlock(change->lock);
+    free(change->state);
 }
 
 void wk_abandon(struct wk_change *change)
 {
     atomic_store(&change->sim->file->sequence, change->sequence - 1);
     wk_unlock(change->lock);
+    free(change->state);
 }
