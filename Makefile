@@ -1,6 +1,6 @@
 # Every target sets up what it needs; see .ci/setup.
 .DEFAULT_GOAL := help
-.PHONY: help setup test check demo bench lab lab-down fmt clean
+.PHONY: help setup test check demo bench lab lab-down plots fmt clean
 
 PYTHON_BIN := .venv/bin
 SHELL_SCRIPTS := $(wildcard deploy/slurm/*.d/* deploy/slurm/*.sh) .ci/run .ci/setup
@@ -33,6 +33,10 @@ lab: setup ## brings up a real Slurm cluster with an agent on every node, and sa
 
 lab-down: ## ends that cluster
 	@$(PYTHON_BIN)/python -m tests.lab down
+
+plots: setup ## draws the plots and the table of docs/simulator.md anew
+	$(PYTHON_BIN)/python -m pip install -q --group plots
+	$(PYTHON_BIN)/python -m tests.fit
 
 fmt: setup ## formats the code
 	$(PYTHON_BIN)/ruff format .

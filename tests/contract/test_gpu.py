@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import pytest
+from tests.contract.reading import check as check_reading
 from tests.fakes import FakeGpus
 
 from wattkeeper.gpus.nvml import NvmlReader
@@ -110,6 +111,13 @@ async def read(bench: Bench, uuid: GpuUuid, deadline_s: float = DEADLINE_S) -> G
     if isinstance(answer, DeviceError):
         raise answer
     return answer
+
+
+def test_reading_keeps_its_contract(bench: Bench) -> None:
+    async def scene() -> None:
+        assert [gpu.minor for gpu in await check_reading(bench.reader)] == [0, 1]
+
+    run(scene())
 
 
 def test_gpus_come_by_minor_number(bench: Bench) -> None:

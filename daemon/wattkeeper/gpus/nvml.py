@@ -26,14 +26,15 @@ class NvmlReader:
 
     async def list_gpus(self, deadline_s: float) -> tuple[GpuInfo, ...]:
         """The GPUs of this node, by minor number; a device that answers nothing is left out. Raises DeviceError."""
-        return await self._thread_of("NVML").run("list the GPUs", self._list, deadline_s)
+        return await self._thread_of("NVML").run("list the GPUs", lambda: self._nvml.afresh(self._list), deadline_s)
 
     async def read(self, gpus: Sequence[GpuUuid], deadline_s: float) -> dict[GpuUuid, GpuReading | DeviceError]:
         """Limits, power, energy, temperature and use of each GPU, or why it cannot be read; what a card lacks is None.
 
         One after the other, each within ``deadline_s`` seconds; one that is late holds nobody else up.
         """
-        relay = Relay("read", [(self._thread_of(gpu), partial(self._read, gpu)) for gpu in gpus])
+        works = [partial(self._nvml.afresh, partial(self._read, gpu)) for gpu in gpus]
+        relay = Relay("read", list(zip(map(self._thread_of, gpus), works, strict=True)))
         return dict(zip(gpus, await relay.run(deadline_s), strict=True))
 
     def stalled(self, gpu: GpuUuid) -> bool:

@@ -24,20 +24,21 @@ class NvmlActuator:
 
         Saves the baseline before the first write and refuses to write where it cannot. Raises DeviceError.
         """
-        call = lambda: self._set(uuid, limit_mw)  # noqa: E731 - named for the thread's sake
+        call = lambda: self._nvml.afresh(lambda: self._set(uuid, limit_mw))  # noqa: E731 - named for the thread's sake
         return await self._thread_of(uuid).run("set_limit", call, deadline_s, replaces=True)
 
     async def claim(self, uuid: str, deadline_s: float) -> int:
         """Take a GPU over without a write, its limit being right already: saves the baseline, in milliwatts."""
-        return await self._thread_of(uuid).run("claim", lambda: self._take(uuid), deadline_s)
+        return await self._thread_of(uuid).run("claim", lambda: self._nvml.afresh(lambda: self._take(uuid)), deadline_s)
 
     async def save_baseline(self, uuid: str, deadline_s: float) -> int:
         """The baseline in milliwatts, saved now unless it was before. Raises DeviceError."""
-        return await self._thread_of(uuid).run("save_baseline", lambda: self._baseline(uuid), deadline_s)
+        call = lambda: self._nvml.afresh(lambda: self._baseline(uuid))  # noqa: E731
+        return await self._thread_of(uuid).run("save_baseline", call, deadline_s)
 
     async def give_back(self, uuid: str, limit_mw: int, deadline_s: float) -> int:
         """Set the limit the GPU is to be left with, and stop calling it ours. Raises DeviceError."""
-        call = lambda: self._give(uuid, limit_mw)  # noqa: E731
+        call = lambda: self._nvml.afresh(lambda: self._give(uuid, limit_mw))  # noqa: E731
         return await self._thread_of(uuid).run("set_limit", call, deadline_s, replaces=True)
 
     async def baseline(self, uuid: str, deadline_s: float) -> tuple[int | None, bool]:

@@ -3,6 +3,7 @@
 import ctypes
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, TypeVar
 
 import pynvml
@@ -22,7 +23,7 @@ _KINDS = {
     pynvml.NVML_ERROR_GPU_IS_LOST: (Kind.LOST, "see dmesg for its XID; the GPU needs a reset"),
     pynvml.NVML_ERROR_RESET_REQUIRED: (Kind.LOST, "the GPU needs a reset"),
     pynvml.NVML_ERROR_UNINITIALIZED: (Kind.NO_DRIVER, ""),
-    pynvml.NVML_ERROR_NOT_FOUND: (Kind.NO_DRIVER, ""),
+    pynvml.NVML_ERROR_NOT_FOUND: (Kind.LOST, "this node has no such GPU any more: see dmesg"),
     pynvml.NVML_ERROR_DRIVER_NOT_LOADED: (Kind.NO_DRIVER, "load the NVIDIA driver"),
     pynvml.NVML_ERROR_LIBRARY_NOT_FOUND: (Kind.NO_DRIVER, "install the NVIDIA driver, or set gpus.library"),
     pynvml.NVML_ERROR_LIB_RM_VERSION_MISMATCH: (Kind.NO_DRIVER, "library and driver differ: reload the driver"),
@@ -39,12 +40,20 @@ class Nvml:
         self._handles: dict[str, Any] = {}
         self._ranges_mw: dict[str, tuple[int, int]] = {}
         self._open = False
+        self._stale = False
+        self._times_opened = 0
 
     def open(self) -> None:
-        """Load the library and initialise it. Raises DeviceError (NO_DRIVER) where there is none."""
+        """Load the library and initialise it, also again after the driver was reloaded under it.
+
+        Raises DeviceError (NO_DRIVER) where there is none.
+        """
+        if self._open and not self._stale:
+            return
         with self._lock:
-            if self._open:
+            if self._open and not self._stale:
                 return
+            self._let_go()
             if self._library is not None:
                 try:
                     ctypes.CDLL(self._library)  # pynvml asks for the SONAME and is given the one already loaded
@@ -53,19 +62,33 @@ class Nvml:
                         Kind.NO_DRIVER, "NVML", f"{self._library}: {error}", "mend gpus.library"
                     ) from None
             self.call("NVML", "initialise", pynvml.nvmlInit)
-            self._open = True
+            self._open, self._stale = True, False
+            self._times_opened += 1
 
     def close(self) -> None:
         """Forget every handle and let go of the driver, so that the next use opens it afresh."""
         with self._lock:
-            self._handles.clear()
-            self._ranges_mw.clear()
-            if self._open:
-                self._open = False
-                try:
-                    pynvml.nvmlShutdown()
-                except pynvml.NVMLError:
-                    return  # it was gone already
+            self._let_go()
+
+    def _let_go(self) -> None:
+        self._handles.clear()
+        self._ranges_mw.clear()
+        if self._open:
+            self._open = False
+            with suppress(pynvml.NVMLError):  # it was gone already
+                pynvml.nvmlShutdown()
+
+    def afresh(self, work: Callable[[], T]) -> T:
+        """Do some work, and once more where the driver turned out to have been reloaded. Raises DeviceError."""
+        begun_with = self._times_opened
+        try:
+            return work()
+        except DeviceError as error:
+            if error.kind is not Kind.NO_DRIVER:
+                raise
+            with self._lock:  # unless another thread has noticed it too, and opened the new one meanwhile
+                self._stale |= self._times_opened == begun_with
+            return work()
 
     def handle(self, uuid: str) -> Any:
         """NVML's handle of a device. Raises DeviceError."""

@@ -1,0 +1,1 @@
+"""What real cards answered: one JSON file per card and driver, made by ``python -m tests.cards.record``."""

@@ -1,0 +1,1 @@
+"""How well the simulated GPUs follow what was measured on real ones."""
