@@ -2,6 +2,7 @@
 #include <time.h>
 
 #include "actions.h"
+#include "clients.h"
 #include "physics.h"
 #include "sensors.h"
 #include "session.h"
@@ -112,7 +113,7 @@ static nvmlReturn_t set_limit(nvmlDevice_t device, const nvmlPowerValue_v2_t *va
     if (answer == NVML_SUCCESS) {
         bool of_module = value->powerScope == NVML_POWER_SCOPE_MODULE;
         answer = write_limit(&call, of_module ? WK_SET_MODULE_LIMIT : WK_SET_LIMIT, value->powerValueMw);
-        wk_note_set_limit(&call);
+        wk_tell_event(call.sim, WK_ON_SET_LIMIT, call.minor);
     }
     return wk_leave(&call, answer);
 }

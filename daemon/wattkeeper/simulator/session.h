@@ -42,11 +42,18 @@ nvmlReturn_t wk_enter_node(struct wk_call *call, bool valid);
 /* Ends a call, entered or refused, and hands `answer` through. */
 nvmlReturn_t wk_leave(struct wk_call *call, nvmlReturn_t answer);
 
-/* Tells the state that this client has set, or tried to set, the limit of the call's GPU. */
-void wk_note_set_limit(struct wk_call *call);
-
 /* The handle of a minor number, or of one of its MIG instances (`instance` WK_ALL: the GPU itself). */
 nvmlDevice_t wk_handle(unsigned minor, unsigned instance);
+
+/* The session of this process and the driver that it belongs to, counted until wk_close; NULL: there is none. */
+struct wk_sim *wk_hold_session(uint64_t *generation);
+
+/* What a handle stands for; false for what is none. */
+bool wk_find_device(nvmlDevice_t device, unsigned *minor, unsigned *instance);
+
+/* Real time, whatever the simulated clock. Where a hang is waited out, it is looked for so often. */
+#define HANG_POLL_NS 2000000
+void wk_sleep(long nanoseconds);
 
 /* One GPU's state in a call of the whole node, whatever is wrong with that GPU. */
 nvmlReturn_t wk_take_gpu(struct wk_call *call, unsigned minor);
