@@ -14,4 +14,7 @@ __attribute__((used)) static nvmlReturn_t wk_unsupported(void)
 }
 
 #define UNSUPPORTED(function) extern __typeof__(function) function __attribute__((weak, alias("wk_unsupported")));
+/* Only the header of an older driver declares it. */
+#define UNDECLARED(function)                                                                                         \
+    extern nvmlReturn_t function(void) __attribute__((weak, alias("wk_unsupported"), visibility("default")));
 #include "unsupported.inc"
