@@ -97,23 +97,28 @@ static nvmlReturn_t answer_handle(struct wk_call *call, unsigned minor, nvmlDevi
     return answer;
 }
 
-static bool has_uuid(const struct wk_gpu *gpu, const void *uuid)
+/* The handle of a GPU, or of one of its MIG instances, by UUID. */
+static nvmlReturn_t answer_uuid(struct wk_call *call, unsigned minor, nvmlDevice_t *device, const char *uuid)
 {
-    return strcasecmp(gpu->uuid, uuid) == 0;
+    nvmlReturn_t answer = wk_take_gpu(call, minor);
+    if (answer != NVML_SUCCESS || strcasecmp(call->own.uuid, uuid) == 0)
+        return answer == NVML_SUCCESS ? answer_handle(call, minor, device) : answer;
+    for (unsigned i = 0; call->own.mig && i < call->own.instance_count; i++) {
+        if (strcasecmp(call->own.instances[i].uuid, uuid) != 0)
+            continue;
+        answer = answer_handle(call, minor, device);
+        if (answer == NVML_SUCCESS)
+            *device = wk_handle(minor, i);
+        return answer;
+    }
+    return NVML_ERROR_NOT_FOUND;
 }
 
-static bool has_bus(const struct wk_gpu *gpu, const void *bus)
-{
-    return gpu->pci_bus == *(const unsigned *)bus;
-}
-
-/* The handle of a GPU that is the one looked for; NOT_FOUND where it is another. */
-static nvmlReturn_t answer_if(struct wk_call *call, unsigned minor, nvmlDevice_t *device,
-                              bool (*is_it)(const struct wk_gpu *, const void *), const void *wanted)
+static nvmlReturn_t answer_bus(struct wk_call *call, unsigned minor, nvmlDevice_t *device, unsigned bus)
 {
     nvmlReturn_t answer = wk_take_gpu(call, minor);
     if (answer == NVML_SUCCESS)
-        answer = is_it(&call->own, wanted) ? answer_handle(call, minor, device) : NVML_ERROR_NOT_FOUND;
+        answer = call->own.pci_bus == bus ? answer_handle(call, minor, device) : NVML_ERROR_NOT_FOUND;
     return answer;
 }
 
@@ -140,7 +145,7 @@ nvmlReturn_t nvmlDeviceGetHandleByUUID(const char *uuid, nvmlDevice_t *device)
     if (answer == NVML_SUCCESS) {
         answer = NVML_ERROR_NOT_FOUND;
         for (unsigned minor = 0; answer == NVML_ERROR_NOT_FOUND && minor < call.node.gpu_count; minor++)
-            answer = answer_if(&call, minor, device, has_uuid, uuid);
+            answer = answer_uuid(&call, minor, device, uuid);
     }
     return wk_leave(&call, answer);
 }
@@ -160,7 +165,7 @@ nvmlReturn_t nvmlDeviceGetHandleByPciBusId_v2(const char *pciBusId, nvmlDevice_t
             answer = NVML_ERROR_NOT_FOUND;
         for (unsigned minor = 0; answer == NVML_ERROR_NOT_FOUND && minor < call.node.gpu_count; minor++)
             if (domain == 0 && slot == 0 && function == 0)
-                answer = answer_if(&call, minor, device, has_bus, &bus);
+                answer = answer_bus(&call, minor, device, bus);
     }
     return wk_leave(&call, answer);
 }

@@ -7,10 +7,18 @@
 #include "sensors.h"
 #include "session.h"
 
+/* Enters a call about limits, which some boards lack altogether. */
+static nvmlReturn_t enter_limited(struct wk_call *call, nvmlDevice_t device, enum wk_cost cost, bool valid)
+{
+    nvmlReturn_t answer = wk_enter(call, device, cost, valid);
+    bool lacks = answer == NVML_SUCCESS && (call->gpu->model.lacks & WK_LACKS_LIMIT) != 0;
+    return lacks ? NVML_ERROR_NOT_SUPPORTED : answer;
+}
+
 static nvmlReturn_t read_milliwatts(nvmlDevice_t device, unsigned int *out, uint32_t (*figure)(const struct wk_gpu *))
 {
     struct wk_call call;
-    nvmlReturn_t answer = wk_enter(&call, device, WK_READ, out != NULL);
+    nvmlReturn_t answer = enter_limited(&call, device, WK_READ, out != NULL);
     if (answer == NVML_SUCCESS)
         *out = figure(call.gpu);
     return wk_leave(&call, answer);
@@ -54,7 +62,7 @@ nvmlReturn_t nvmlDeviceGetPowerManagementLimitConstraints(nvmlDevice_t device, u
                                                           unsigned int *maxLimit)
 {
     struct wk_call call;
-    nvmlReturn_t answer = wk_enter(&call, device, WK_READ, minLimit != NULL && maxLimit != NULL);
+    nvmlReturn_t answer = enter_limited(&call, device, WK_READ, minLimit != NULL && maxLimit != NULL);
     if (answer == NVML_SUCCESS) {
         *minLimit = call.gpu->model.min_mw;
         *maxLimit = call.gpu->model.max_mw;
@@ -103,7 +111,7 @@ static nvmlReturn_t write_limit(struct wk_call *call, enum wk_kind kind, uint32_
 static nvmlReturn_t set_limit(nvmlDevice_t device, const nvmlPowerValue_v2_t *value)
 {
     struct wk_call call;
-    nvmlReturn_t answer = wk_enter(&call, device, WK_SET, value != NULL);
+    nvmlReturn_t answer = enter_limited(&call, device, WK_SET, value != NULL);
     bool known_scope = answer == NVML_SUCCESS &&
                        (value->powerScope == NVML_POWER_SCOPE_GPU || value->powerScope == NVML_POWER_SCOPE_MODULE);
     if (answer == NVML_SUCCESS && value->version != nvmlPowerValue_v2)
@@ -193,11 +201,19 @@ static bool read_module_field(const struct wk_call *call, unsigned field, unsign
     return of_gpu && model->module_max_mw != 0;
 }
 
+static bool is_limit(unsigned field)
+{
+    return field >= NVML_FI_DEV_POWER_MIN_LIMIT && field <= NVML_FI_DEV_POWER_REQUESTED_LIMIT &&
+           field != NVML_FI_DEV_ENERGY;
+}
+
 static nvmlReturn_t read_field(const struct wk_call *call, nvmlFieldValue_t *field)
 {
     bool energy = field->fieldId == NVML_FI_DEV_TOTAL_ENERGY_CONSUMPTION || field->fieldId == NVML_FI_DEV_ENERGY;
     uint32_t lacks = call->gpu->model.lacks;
     bool there;
+    if (is_limit(field->fieldId) && (lacks & WK_LACKS_LIMIT) != 0)
+        return NVML_ERROR_NOT_SUPPORTED;
     if (energy || field->fieldId == NVML_FI_DEV_PERF_POLICY_POWER) {
         field->valueType = NVML_VALUE_TYPE_UNSIGNED_LONG_LONG;
         field->value.ullVal = read_counter(call, field->fieldId);

@@ -1,52 +1,10 @@
-/* NVML's functions for the other sensors: temperature, utilisation, clocks, memory, processes. */
-#include <stddef.h>
-
+/* NVML's functions for the other sensors: temperature, fan, utilisation, memory and its errors. */
+#include "exports.h"
 #include "physics.h"
-#include "session.h"
 
-static nvmlReturn_t read_event_reasons(nvmlDevice_t device, unsigned long long *reasons)
+static unsigned temperature_c(const struct wk_call *call)
 {
-    struct wk_call call;
-    nvmlReturn_t answer = wk_enter(&call, device, WK_READ, reasons != NULL);
-    if (answer == NVML_SUCCESS) {
-        struct wk_instant instant;
-        wk_look(call.gpu, call.now_ns, &instant);
-        *reasons = !instant.busy    ? nvmlClocksEventReasonGpuIdle
-                   : instant.capped ? nvmlClocksEventReasonSwPowerCap
-                                    : nvmlClocksEventReasonNone;
-    }
-    return wk_leave(&call, answer);
-}
-
-nvmlReturn_t nvmlDeviceGetCurrentClocksEventReasons(nvmlDevice_t device, unsigned long long *clocksEventReasons)
-{
-    return read_event_reasons(device, clocksEventReasons);
-}
-
-nvmlReturn_t nvmlDeviceGetCurrentClocksThrottleReasons(nvmlDevice_t device, unsigned long long *clocksThrottleReasons)
-{
-    return read_event_reasons(device, clocksThrottleReasons);
-}
-
-static nvmlReturn_t read_supported_reasons(nvmlDevice_t device, unsigned long long *reasons)
-{
-    struct wk_call call;
-    nvmlReturn_t answer = wk_enter(&call, device, WK_CACHED, reasons != NULL);
-    if (answer == NVML_SUCCESS)
-        *reasons = nvmlClocksEventReasonGpuIdle | nvmlClocksEventReasonSwPowerCap;
-    return wk_leave(&call, answer);
-}
-
-nvmlReturn_t nvmlDeviceGetSupportedClocksEventReasons(nvmlDevice_t device,
-                                                      unsigned long long *supportedClocksEventReasons)
-{
-    return read_supported_reasons(device, supportedClocksEventReasons);
-}
-
-nvmlReturn_t nvmlDeviceGetSupportedClocksThrottleReasons(nvmlDevice_t device,
-                                                         unsigned long long *supportedClocksThrottleReasons)
-{
-    return read_supported_reasons(device, supportedClocksThrottleReasons);
+    return wk_temperature_mc(call->gpu, call->now_ns) / 1000;
 }
 
 nvmlReturn_t nvmlDeviceGetTemperature(nvmlDevice_t device, nvmlTemperatureSensors_t sensorType, unsigned int *temp)
@@ -54,7 +12,7 @@ nvmlReturn_t nvmlDeviceGetTemperature(nvmlDevice_t device, nvmlTemperatureSensor
     struct wk_call call;
     nvmlReturn_t answer = wk_enter(&call, device, WK_READ, temp != NULL && sensorType == NVML_TEMPERATURE_GPU);
     if (answer == NVML_SUCCESS)
-        *temp = wk_temperature_mc(call.gpu, call.now_ns) / 1000;
+        *temp = temperature_c(&call);
     return wk_leave(&call, answer);
 }
 
@@ -67,14 +25,60 @@ nvmlReturn_t nvmlDeviceGetTemperatureV(nvmlDevice_t device, nvmlTemperature_t *t
     else if (answer == NVML_SUCCESS && temperature->sensorType != NVML_TEMPERATURE_GPU)
         answer = NVML_ERROR_INVALID_ARGUMENT;
     else if (answer == NVML_SUCCESS)
-        temperature->temperature = (int)(wk_temperature_mc(call.gpu, call.now_ns) / 1000);
+        temperature->temperature = (int)temperature_c(&call);
     return wk_leave(&call, answer);
 }
 
+nvmlReturn_t nvmlDeviceGetTemperatureThreshold(nvmlDevice_t device, nvmlTemperatureThresholds_t thresholdType,
+                                               unsigned int *temp)
+{
+    struct wk_call call;
+    bool valid = temp != NULL && thresholdType < NVML_TEMPERATURE_THRESHOLD_COUNT;
+    nvmlReturn_t answer = wk_enter(&call, device, WK_CACHED, valid);
+    if (answer == NVML_SUCCESS) {
+        const struct wk_model *model = &call.gpu->model;
+        unsigned threshold_c = thresholdType == NVML_TEMPERATURE_THRESHOLD_SHUTDOWN   ? model->shutdown_c
+                               : thresholdType == NVML_TEMPERATURE_THRESHOLD_SLOWDOWN ? model->slowdown_c
+                                                                                      : 0;
+        if (threshold_c == 0)
+            answer = NVML_ERROR_NOT_SUPPORTED;
+        else
+            *temp = threshold_c;
+    }
+    return wk_leave(&call, answer);
+}
+
+/* A fan turns at its slowest up to 30 C, and the faster the nearer the GPU is to slowing down. */
+#define FAN_LEAST_PERCENT 30u
+#define FAN_LEAST_C 30u
+
+static unsigned fan_percent(const struct wk_call *call)
+{
+    unsigned now_c = temperature_c(call), slowdown_c = call->gpu->model.slowdown_c;
+    if (now_c <= FAN_LEAST_C)
+        return FAN_LEAST_PERCENT;
+    if (slowdown_c <= FAN_LEAST_C || now_c >= slowdown_c)
+        return 100;
+    return FAN_LEAST_PERCENT + (100 - FAN_LEAST_PERCENT) * (now_c - FAN_LEAST_C) / (slowdown_c - FAN_LEAST_C);
+}
+
+WK_DEFINE_READ_IF(nvmlDeviceGetFanSpeed, WK_READ, unsigned int, speed, !wk_lacks(&call, WK_LACKS_FAN),
+                  *speed = fan_percent(&call))
+WK_DEFINE_READ_IF(nvmlDeviceGetNumFans, WK_CACHED, unsigned int, numFans, !wk_lacks(&call, WK_LACKS_FAN),
+                  *numFans = 1)
+
+nvmlReturn_t nvmlDeviceGetFanSpeed_v2(nvmlDevice_t device, unsigned int fan, unsigned int *speed)
+{
+    return fan == 0 ? nvmlDeviceGetFanSpeed(device, speed) : nvmlDeviceGetFanSpeed(device, NULL);
+}
+
+/* nvml.h says of all kinds of utilisation: "On MIG-enabled GPUs, querying ... is not currently supported". */
 nvmlReturn_t nvmlDeviceGetUtilizationRates(nvmlDevice_t device, nvmlUtilization_t *utilization)
 {
     struct wk_call call;
     nvmlReturn_t answer = wk_enter(&call, device, WK_READ, utilization != NULL);
+    if (answer == NVML_SUCCESS && call.gpu->mig)
+        answer = NVML_ERROR_NOT_SUPPORTED;
     if (answer == NVML_SUCCESS) {
         struct wk_instant instant;
         wk_look(call.gpu, call.now_ns, &instant);
@@ -83,46 +87,68 @@ nvmlReturn_t nvmlDeviceGetUtilizationRates(nvmlDevice_t device, nvmlUtilization_
     return wk_leave(&call, answer);
 }
 
-nvmlReturn_t nvmlDeviceGetPerformanceState(nvmlDevice_t device, nvmlPstates_t *pState)
-{
-    struct wk_call call;
-    nvmlReturn_t answer = wk_enter(&call, device, WK_READ, pState != NULL);
-    if (answer == NVML_SUCCESS)
-        *pState = NVML_PSTATE_0; /* these boards stay in P0 */
-    return wk_leave(&call, answer);
-}
+/* Engines that no load uses. */
+#define SAMPLING_US 100000u
 
-nvmlReturn_t nvmlDeviceGetClockInfo(nvmlDevice_t device, nvmlClockType_t type, unsigned int *clock)
+static nvmlReturn_t read_unused(nvmlDevice_t device, unsigned int *utilization, unsigned int *samplingPeriodUs)
 {
     struct wk_call call;
-    nvmlReturn_t answer = wk_enter(&call, device, WK_READ, clock != NULL && type < NVML_CLOCK_COUNT);
+    nvmlReturn_t answer = wk_enter(&call, device, WK_READ, utilization != NULL && samplingPeriodUs != NULL);
+    if (answer == NVML_SUCCESS && call.gpu->mig)
+        answer = NVML_ERROR_NOT_SUPPORTED;
     if (answer == NVML_SUCCESS) {
-        struct wk_instant instant;
-        wk_look(call.gpu, call.now_ns, &instant);
-        *clock = type == NVML_CLOCK_MEM ? call.gpu->model.memory_clock_mhz : instant.clock_mhz;
+        *utilization = 0;
+        *samplingPeriodUs = SAMPLING_US;
     }
     return wk_leave(&call, answer);
 }
 
-nvmlReturn_t nvmlDeviceGetMaxClockInfo(nvmlDevice_t device, nvmlClockType_t type, unsigned int *clock)
+nvmlReturn_t nvmlDeviceGetEncoderUtilization(nvmlDevice_t device, unsigned int *utilization,
+                                             unsigned int *samplingPeriodUs)
 {
-    struct wk_call call;
-    nvmlReturn_t answer = wk_enter(&call, device, WK_CACHED, clock != NULL && type < NVML_CLOCK_COUNT);
-    if (answer == NVML_SUCCESS)
-        *clock = type == NVML_CLOCK_MEM ? call.gpu->model.memory_clock_mhz : call.gpu->model.sm_clock_mhz;
-    return wk_leave(&call, answer);
+    return read_unused(device, utilization, samplingPeriodUs);
 }
 
-/* No simulated program allocates memory: what is taken is what the driver keeps for itself. */
-#define RESERVED_BYTES (512ull << 20)
+nvmlReturn_t nvmlDeviceGetDecoderUtilization(nvmlDevice_t device, unsigned int *utilization,
+                                             unsigned int *samplingPeriodUs)
+{
+    return read_unused(device, utilization, samplingPeriodUs);
+}
 
+/* Memory, of a GPU or of an instance. The driver keeps some of a GPU's for itself; an instance's figure is net. */
+#define RESERVED_MIB UINT64_C(512)
+
+struct memory_mib {
+    uint64_t total, reserved, used;
+};
+
+static struct memory_mib read_memory(const struct wk_call *call)
+{
+    struct wk_process processes[WK_MAX_PROCESSES];
+    bool whole = call->instance == WK_ALL;
+    struct memory_mib memory = {
+        .total = whole ? call->gpu->model.memory_mib : call->gpu->instances[call->instance].memory_mib,
+        .reserved = whole ? RESERVED_MIB : 0,
+    };
+    if (memory.reserved > memory.total)
+        memory.reserved = memory.total;
+    unsigned count = wk_list_processes(call, processes);
+    for (unsigned i = 0; i < count; i++)
+        memory.used += processes[i].memory_mib;
+    if (memory.used > memory.total - memory.reserved)
+        memory.used = memory.total - memory.reserved;
+    return memory;
+}
+
+/* This version counts as used what is reserved. */
 nvmlReturn_t nvmlDeviceGetMemoryInfo(nvmlDevice_t device, nvmlMemory_t *memory)
 {
     struct wk_call call;
-    nvmlReturn_t answer = wk_enter(&call, device, WK_READ, memory != NULL);
+    nvmlReturn_t answer = wk_enter_any(&call, device, WK_READ, memory != NULL);
     if (answer == NVML_SUCCESS) {
-        memory->total = (unsigned long long)call.gpu->model.memory_mib << 20;
-        memory->used = RESERVED_BYTES;
+        struct memory_mib mib = read_memory(&call);
+        memory->total = mib.total << 20;
+        memory->used = (mib.reserved + mib.used) << 20;
         memory->free = memory->total - memory->used;
     }
     return wk_leave(&call, answer);
@@ -131,38 +157,43 @@ nvmlReturn_t nvmlDeviceGetMemoryInfo(nvmlDevice_t device, nvmlMemory_t *memory)
 nvmlReturn_t nvmlDeviceGetMemoryInfo_v2(nvmlDevice_t device, nvmlMemory_v2_t *memory)
 {
     struct wk_call call;
-    nvmlReturn_t answer = wk_enter(&call, device, WK_READ, memory != NULL);
+    nvmlReturn_t answer = wk_enter_any(&call, device, WK_READ, memory != NULL);
     if (answer == NVML_SUCCESS && memory->version != nvmlMemory_v2)
         answer = NVML_ERROR_ARGUMENT_VERSION_MISMATCH;
     if (answer == NVML_SUCCESS) {
-        memory->total = (unsigned long long)call.gpu->model.memory_mib << 20;
-        memory->reserved = RESERVED_BYTES;
-        memory->used = 0;
-        memory->free = memory->total - memory->reserved;
+        struct memory_mib mib = read_memory(&call);
+        memory->total = mib.total << 20;
+        memory->reserved = mib.reserved << 20;
+        memory->used = mib.used << 20;
+        memory->free = memory->total - memory->reserved - memory->used;
     }
     return wk_leave(&call, answer);
 }
 
-/* A load is a figure, not a process: the lists are empty. */
-static nvmlReturn_t no_processes(nvmlDevice_t device, unsigned int *infoCount)
+/* The memory of a board with ECC has had no errors. */
+static nvmlReturn_t count_errors(nvmlDevice_t device, bool valid, unsigned long long *count)
 {
     struct wk_call call;
-    nvmlReturn_t answer = wk_enter(&call, device, WK_READ, infoCount != NULL);
+    nvmlReturn_t answer = wk_enter(&call, device, WK_READ, valid && count != NULL);
+    if (answer == NVML_SUCCESS && wk_lacks(&call, WK_LACKS_ECC))
+        answer = NVML_ERROR_NOT_SUPPORTED;
     if (answer == NVML_SUCCESS)
-        *infoCount = 0;
+        *count = 0;
     return wk_leave(&call, answer);
 }
 
-#define DEFINE_NO_PROCESSES(function, type)                                                                          \
-    nvmlReturn_t function(nvmlDevice_t device, unsigned int *infoCount, type *infos)                                 \
-    {                                                                                                                \
-        (void)infos;                                                                                                 \
-        return no_processes(device, infoCount);                                                                      \
-    }
+nvmlReturn_t nvmlDeviceGetTotalEccErrors(nvmlDevice_t device, nvmlMemoryErrorType_t errorType,
+                                         nvmlEccCounterType_t counterType, unsigned long long *eccCounts)
+{
+    bool valid = errorType < NVML_MEMORY_ERROR_TYPE_COUNT && counterType < NVML_ECC_COUNTER_TYPE_COUNT;
+    return count_errors(device, valid, eccCounts);
+}
 
-DEFINE_NO_PROCESSES(nvmlDeviceGetComputeRunningProcesses, nvmlProcessInfo_v1_t)
-DEFINE_NO_PROCESSES(nvmlDeviceGetComputeRunningProcesses_v2, nvmlProcessInfo_v2_t)
-DEFINE_NO_PROCESSES(nvmlDeviceGetComputeRunningProcesses_v3, nvmlProcessInfo_t)
-DEFINE_NO_PROCESSES(nvmlDeviceGetGraphicsRunningProcesses, nvmlProcessInfo_v1_t)
-DEFINE_NO_PROCESSES(nvmlDeviceGetGraphicsRunningProcesses_v2, nvmlProcessInfo_v2_t)
-DEFINE_NO_PROCESSES(nvmlDeviceGetGraphicsRunningProcesses_v3, nvmlProcessInfo_t)
+nvmlReturn_t nvmlDeviceGetMemoryErrorCounter(nvmlDevice_t device, nvmlMemoryErrorType_t errorType,
+                                             nvmlEccCounterType_t counterType, nvmlMemoryLocation_t locationType,
+                                             unsigned long long *count)
+{
+    bool valid = errorType < NVML_MEMORY_ERROR_TYPE_COUNT && counterType < NVML_ECC_COUNTER_TYPE_COUNT &&
+                 locationType < NVML_MEMORY_LOCATION_COUNT;
+    return count_errors(device, valid, count);
+}

@@ -99,6 +99,7 @@ nvmlReturn_t nvmlShutdown(void)
     if (initialisations > 0) {
         answer = NVML_SUCCESS;
         if (--initialisations == 0) {
+            wk_release_event_sets();
             wk_leave_as_client(session);
             wk_close(session);
             session = NULL;

@@ -55,6 +55,9 @@ bool wk_find_device(nvmlDevice_t device, unsigned *minor, unsigned *instance);
 #define HANG_POLL_NS 2000000
 void wk_sleep(long nanoseconds);
 
+/* Every event set of this process is free again: a session has ended. */
+void wk_release_event_sets(void);
+
 /* One GPU's state in a call of the whole node, whatever is wrong with that GPU. */
 nvmlReturn_t wk_take_gpu(struct wk_call *call, unsigned minor);
 
