@@ -45,6 +45,10 @@ static inline bool wk_lacks(const struct wk_call *call, enum wk_lack what)
     return (call->gpu->model.lacks & what) != 0;
 }
 
+/* The share of the GPU's memory that a MIG instance has, in eighths, and at least one: the grain in which real boards
+ * deal it out. */
+unsigned wk_eighths(const struct wk_model *model, const struct wk_instance *instance);
+
 /* The processes that are on the GPU, or on the MIG instance, of an entered call. Answers how many. */
 unsigned wk_list_processes(const struct wk_call *call, struct wk_process processes[WK_MAX_PROCESSES]);
 

@@ -31,9 +31,8 @@ nvmlReturn_t nvmlDeviceGetUUID(nvmlDevice_t device, char *uuid, unsigned int len
  * H100 with 80 GB has 9,984 MiB. */
 static unsigned named_gigabytes(const struct wk_model *model, const struct wk_instance *instance)
 {
-    uint64_t whole_mib = model->memory_mib == 0 ? 1 : model->memory_mib;
-    uint64_t eighths = (instance->memory_mib * UINT64_C(8) + whole_mib / 2) / whole_mib;
-    return (unsigned)(((whole_mib + 1023) / 1024 * (eighths == 0 ? 1 : eighths) + 4) / 8);
+    uint64_t whole_gib = (model->memory_mib + UINT64_C(1023)) / 1024;
+    return (unsigned)((whole_gib * wk_eighths(model, instance) + 4) / 8);
 }
 
 nvmlReturn_t nvmlDeviceGetName(nvmlDevice_t device, char *name, unsigned int length)

@@ -7,6 +7,13 @@ static unsigned instances(const struct wk_gpu *gpu)
     return gpu->mig ? gpu->instance_count : 0;
 }
 
+unsigned wk_eighths(const struct wk_model *model, const struct wk_instance *instance)
+{
+    uint64_t whole_mib = model->memory_mib == 0 ? 1 : model->memory_mib;
+    uint64_t eighths = (instance->memory_mib * UINT64_C(8) + whole_mib / 2) / whole_mib;
+    return eighths == 0 ? 1 : eighths > 8 ? 8 : (unsigned)eighths;
+}
+
 nvmlReturn_t nvmlDeviceGetMigMode(nvmlDevice_t device, unsigned int *currentMode, unsigned int *pendingMode)
 {
     struct wk_call call;

@@ -46,15 +46,13 @@ static void write_v1(nvmlProcessInfo_v1_t *info, const struct wk_process *proces
     *info = (nvmlProcessInfo_v1_t){.pid = process->pid, .usedGpuMemory = memory_bytes(process)};
 }
 
-static void write_v2(nvmlProcessInfo_v2_t *info, const struct wk_process *process)
-{
-    *info = (nvmlProcessInfo_v2_t){
-        .pid = process->pid,
-        .usedGpuMemory = memory_bytes(process),
-        .gpuInstanceId = wk_gpu_instance_id(process->instance),
-        .computeInstanceId = process->instance == WK_ALL ? WK_NO_INSTANCE : WK_COMPUTE_INSTANCE,
-    };
-}
+/* Headers differ in whether v3 has a type of its own. */
+#define WRITE_V2(info, process)                                                                                      \
+    do {                                                                                                             \
+        *(info) = (__typeof__(*(info))){.pid = (process)->pid, .usedGpuMemory = memory_bytes(process)};              \
+        (info)->gpuInstanceId = wk_gpu_instance_id((process)->instance);                                             \
+        (info)->computeInstanceId = (process)->instance == WK_ALL ? WK_NO_INSTANCE : WK_COMPUTE_INSTANCE;            \
+    } while (0)
 
 /* Takes the caller's place for entries and answers whether all fit; `count` becomes how many there are. */
 static nvmlReturn_t check_room(unsigned int *room, unsigned count, const void *entries)
@@ -91,8 +89,8 @@ static nvmlReturn_t check_room(unsigned int *room, unsigned count, const void *e
     }
 
 DEFINE_PROCESSES(nvmlDeviceGetComputeRunningProcesses, nvmlProcessInfo_v1_t, write_v1)
-DEFINE_PROCESSES(nvmlDeviceGetComputeRunningProcesses_v2, nvmlProcessInfo_v2_t, write_v2)
-DEFINE_PROCESSES(nvmlDeviceGetComputeRunningProcesses_v3, nvmlProcessInfo_t, write_v2)
+DEFINE_PROCESSES(nvmlDeviceGetComputeRunningProcesses_v2, nvmlProcessInfo_v2_t, WRITE_V2)
+DEFINE_PROCESSES(nvmlDeviceGetComputeRunningProcesses_v3, nvmlProcessInfo_t, WRITE_V2)
 DEFINE_NO_PROCESSES(nvmlDeviceGetGraphicsRunningProcesses, nvmlProcessInfo_v1_t)
 DEFINE_NO_PROCESSES(nvmlDeviceGetGraphicsRunningProcesses_v2, nvmlProcessInfo_v2_t)
 DEFINE_NO_PROCESSES(nvmlDeviceGetGraphicsRunningProcesses_v3, nvmlProcessInfo_t)
@@ -101,34 +99,25 @@ DEFINE_NO_PROCESSES(nvmlDeviceGetMPSComputeRunningProcesses_v2, nvmlProcessInfo_
 DEFINE_NO_PROCESSES(nvmlDeviceGetMPSComputeRunningProcesses_v3, nvmlProcessInfo_t)
 
 #ifdef nvmlProcessDetailList_v1
-static void write_detail(nvmlProcessDetail_v1_t *detail, const struct wk_process *process)
-{
-    nvmlProcessInfo_v2_t info;
-    write_v2(&info, process);
-    *detail = (nvmlProcessDetail_v1_t){
-        .pid = info.pid,
-        .usedGpuMemory = info.usedGpuMemory,
-        .gpuInstanceId = info.gpuInstanceId,
-        .computeInstanceId = info.computeInstanceId,
-    };
-}
+/* nvmlProcessMode_t, which some headers that declare the function lack. */
+enum mode { MODE_COMPUTE = 0, MODE_ALL = 3 };
 
 nvmlReturn_t nvmlDeviceGetRunningProcessDetailList(nvmlDevice_t device, nvmlProcessDetailList_t *plist)
 {
     struct wk_call call;
     struct wk_process processes[WK_MAX_PROCESSES];
     bool valid = plist != NULL && plist->version == nvmlProcessDetailList_v1 &&
-                 plist->mode < NVML_PROCESS_MODE_MAX && (plist->procArray != NULL || plist->numProcArrayEntries == 0);
+                 plist->mode <= MODE_ALL && (plist->procArray != NULL || plist->numProcArrayEntries == 0);
     nvmlReturn_t answer = wk_enter_any(&call, device, WK_READ, valid);
     if (answer == NVML_SUCCESS && call.gpu->model.architecture < NVML_DEVICE_ARCH_HOPPER)
         answer = NVML_ERROR_NOT_SUPPORTED;
     if (answer == NVML_SUCCESS) {
-        bool listed = plist->mode == NVML_PROCESS_MODE_COMPUTE || plist->mode == NVML_PROCESS_MODE_ALL;
+        bool listed = plist->mode == MODE_COMPUTE || plist->mode == MODE_ALL;
         unsigned count = listed ? wk_list_processes(&call, processes) : 0;
         answer = check_room(&plist->numProcArrayEntries, count, plist->procArray);
     }
     for (unsigned i = 0; answer == NVML_SUCCESS && i < plist->numProcArrayEntries; i++)
-        write_detail(&plist->procArray[i], &processes[i]);
+        WRITE_V2(&plist->procArray[i], &processes[i]);
     return wk_leave(&call, answer);
 }
 #endif

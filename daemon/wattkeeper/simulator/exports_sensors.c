@@ -170,6 +170,32 @@ nvmlReturn_t nvmlDeviceGetMemoryInfo_v2(nvmlDevice_t device, nvmlMemory_v2_t *me
     return wk_leave(&call, answer);
 }
 
+/* The window through which a CPU reaches the memory: all of it on boards for computing centres, rounded up to a power
+ * of two, and 256 MiB on the rest, which lack ECC. An instance has its eighths of it. Little of it is in use. */
+#define SMALL_WINDOW_MIB 256u
+#define USED_WINDOW_MIB 1u
+
+static uint64_t window_mib(const struct wk_call *call)
+{
+    uint64_t mib = SMALL_WINDOW_MIB;
+    while (!wk_lacks(call, WK_LACKS_ECC) && mib < call->gpu->model.memory_mib)
+        mib *= 2;
+    bool whole = call->instance == WK_ALL;
+    return whole ? mib : mib / 8 * wk_eighths(&call->gpu->model, &call->gpu->instances[call->instance]);
+}
+
+nvmlReturn_t nvmlDeviceGetBAR1MemoryInfo(nvmlDevice_t device, nvmlBAR1Memory_t *bar1Memory)
+{
+    struct wk_call call;
+    nvmlReturn_t answer = wk_enter_any(&call, device, WK_READ, bar1Memory != NULL);
+    if (answer == NVML_SUCCESS) {
+        bar1Memory->bar1Total = window_mib(&call) << 20;
+        bar1Memory->bar1Used = (uint64_t)USED_WINDOW_MIB << 20;
+        bar1Memory->bar1Free = bar1Memory->bar1Total - bar1Memory->bar1Used;
+    }
+    return wk_leave(&call, answer);
+}
+
 /* The memory of a board with ECC has had no errors. */
 static nvmlReturn_t count_errors(nvmlDevice_t device, bool valid, unsigned long long *count)
 {
