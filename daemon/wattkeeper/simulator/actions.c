@@ -8,8 +8,12 @@
 #include "physics.h"
 #include "profiles.h"
 #include "sensors.h"
+#include "sound.h"
 
-#define LEAST_EVERY_NS UINT64_C(1000000)
+/* So many doings are made good at once. Where more are due, repetitions further back than the last are left out: a
+ * state that nobody changed for a year, with something planned for every millisecond, would keep clients busy. */
+#define MOST_DOINGS 20000u
+#define MOST_JUMP_MJ INT64_C(1000000000000000000)
 
 static bool limit_fits(const struct wk_gpu *gpu, const struct wk_action *action)
 {
@@ -48,9 +52,11 @@ int wk_check_action(const struct wk_state *state, const struct wk_action *action
     bool of_library = action->gpu == WK_LIBRARY && (action->kind == WK_BREAK || action->kind == WK_MEND);
     if (action->kind >= WK_KINDS || action->event >= WK_EVENTS)
         return EINVAL;
+    if (!wk_is_sound_action(action))
+        return ERANGE;
     if (action->gpu >= state->node.gpu_count && action->gpu != WK_ALL && !of_library)
         return ENODEV;
-    if (!value_fits(action) || (action->every_ns != 0 && action->every_ns < LEAST_EVERY_NS))
+    if (!value_fits(action))
         return ERANGE;
     if (action->kind == WK_SET_LIMIT || action->kind == WK_SET_MODULE_LIMIT)
         for (unsigned minor = 0; minor < state->node.gpu_count; minor++)
@@ -159,7 +165,9 @@ static void do_to_gpu(struct wk_gpu *gpu, const struct wk_action *action, uint64
         mend(&gpu->faults, action->which);
         break;
     case WK_JUMP_COUNTER:
-        gpu->counter_jump_mj += action->value;
+        gpu->counter_jump_mj += action->value; /* both are bounded far from an overflow */
+        if (gpu->counter_jump_mj > MOST_JUMP_MJ || gpu->counter_jump_mj < -MOST_JUMP_MJ)
+            gpu->counter_jump_mj = gpu->counter_jump_mj < 0 ? -MOST_JUMP_MJ : MOST_JUMP_MJ;
         break;
     case WK_RAISE_XID:
         gpu->xids[gpu->xid_count++ % WK_XIDS] = (uint32_t)action->value;
@@ -211,6 +219,8 @@ void wk_do(struct wk_node *node, struct wk_gpu *gpus, unsigned first, unsigned c
            uint64_t now_ns)
 {
     bool whole = action->kind == WK_RELOAD_DRIVER || action->kind == WK_REBOOT;
+    if (!value_fits(action))
+        return; /* planned by a damaged file */
     for (unsigned i = 0; i < count; i++)
         if (whole || action->gpu == WK_ALL || action->gpu == first + i)
             do_to_gpu(&gpus[i], action, now_ns);
@@ -237,15 +247,16 @@ static void take_out(struct wk_node *node, unsigned place)
 
 void wk_catch_up(struct wk_node *node, struct wk_gpu *gpus, unsigned first, unsigned count, uint64_t until_ns)
 {
-    while (node->action_count > 0 && node->actions[0].at_ns <= until_ns) {
+    for (unsigned done = 0; node->action_count > 0 && node->actions[0].at_ns <= until_ns; done++) {
         struct wk_action action = node->actions[0];
-        uint64_t at_ns = action.at_ns;
+        uint64_t at_ns = action.at_ns, again = action.every_ns == 0 ? 0 : (until_ns - at_ns) / action.every_ns;
+        bool skips = done >= MOST_DOINGS && again > 0;
         take_out(node, 0);
-        if (action.every_ns != 0) {
-            action.at_ns += action.every_ns;
+        action.at_ns += action.every_ns * (skips ? again : 1);
+        if (action.every_ns != 0 && action.at_ns <= WK_MOST_NS)
             wk_plan(node, &action);
-        }
-        wk_do(node, gpus, first, count, &action, at_ns);
+        if (!skips)
+            wk_do(node, gpus, first, count, &action, at_ns);
     }
 }
 
@@ -261,7 +272,8 @@ void wk_note_event(struct wk_node *node, enum wk_event event, unsigned gpu, uint
         } else {
             take_out(node, place);
             action.at_ns = now_ns + action.delay_ns;
-            wk_plan(node, &action);
+            if (action.at_ns <= WK_MOST_NS)
+                wk_plan(node, &action);
             place = 0; /* it is no longer one that waits for an event */
         }
     }

@@ -236,7 +236,7 @@ int wk_sim_set_boot_id(struct wk_sim *sim, const char *boot_id)
     if (error != 0)
         return error;
     snprintf(change.state->node.boot_id, sizeof change.state->node.boot_id, "%s", boot_id);
-    return finish(&change, 0);
+    return finish(&change, wk_is_sound_node(&change.state->node) ? 0 : EINVAL);
 }
 
 int wk_sim_set_clock_mode(struct wk_sim *sim, uint32_t mode)
@@ -261,7 +261,7 @@ int wk_sim_advance(struct wk_sim *sim, uint64_t nanoseconds)
     int error = wk_begin(sim, &change);
     if (error != 0)
         return error;
-    if (nanoseconds > INT64_MAX / 4)
+    if (nanoseconds > WK_MOST_NS || change.now_ns + nanoseconds > WK_MOST_NS)
         return finish(&change, ERANGE);
     struct wk_node *node = &change.state->node;
     node->manual_ns += nanoseconds;

@@ -16,13 +16,15 @@
 
 typedef unsigned __int128 u128;
 
-/* A stretch of time in which nothing changes. */
+/* A stretch of time in which nothing changes. `segment` and `segment_end_ns` are a hint where to search for the next:
+ * a trace has a thousand segments, and time goes on mostly. */
 struct piece {
     uint64_t until_ns;
     bool busy;
     bool at_cycle_start; /* the load begins its sequence here, and nothing else will happen within it */
     uint32_t segment;
     uint32_t acting_mw;
+    uint64_t segment_end_ns; /* since the sequence began; 0: no hint */
 };
 
 uint32_t wk_enforced_mw(const struct wk_gpu *gpu)
@@ -38,11 +40,16 @@ uint32_t wk_enforced_mw(const struct wk_gpu *gpu)
     return limit;
 }
 
+static uint64_t segment_ns(const struct wk_gpu *gpu, uint32_t segment)
+{
+    return gpu->segments[segment].duration_us * UINT64_C(1000);
+}
+
 static uint64_t cycle_ns(const struct wk_gpu *gpu)
 {
     uint64_t sum = 0;
     for (uint32_t i = 0; i < gpu->load.count; i++)
-        sum += gpu->segments[i].duration_us * UINT64_C(1000);
+        sum += segment_ns(gpu, i);
     return sum;
 }
 
@@ -70,24 +77,31 @@ uint32_t wk_acting_mw(const struct wk_gpu *gpu, uint64_t at_ns)
     return ramp_at(gpu, at_ns, &until_ns);
 }
 
-/* Which stretch a time lies in. */
+/* Which segment a time since the sequence began lies in. */
+static void find_segment(const struct wk_gpu *gpu, uint64_t phase_ns, struct piece *piece)
+{
+    if (piece->segment_end_ns == 0 || phase_ns < piece->segment_end_ns - segment_ns(gpu, piece->segment)) {
+        piece->segment = 0;
+        piece->segment_end_ns = segment_ns(gpu, 0);
+    }
+    while (phase_ns >= piece->segment_end_ns && piece->segment + 1 < gpu->load.count)
+        piece->segment_end_ns += segment_ns(gpu, ++piece->segment);
+}
+
+/* Which stretch a time lies in. `piece` is that of an earlier time, or all 0. */
 static void find_piece(const struct wk_gpu *gpu, uint64_t cycle, uint64_t at_ns, struct piece *piece)
 {
     const struct wk_load *load = &gpu->load;
     uint64_t ramp_until_ns;
-    *piece = (struct piece){.until_ns = WK_NEVER};
+    piece->until_ns = WK_NEVER;
+    piece->at_cycle_start = false;
     piece->acting_mw = ramp_at(gpu, at_ns, &ramp_until_ns);
     piece->busy = load->count > 0 && at_ns >= load->start_ns && at_ns < load->end_ns;
     if (!piece->busy)
         return; /* idle power does not depend on the limit */
     uint64_t phase_ns = (at_ns - load->start_ns) % cycle;
-    uint64_t begins_ns = at_ns - phase_ns, ends_ns = begins_ns;
-    while (piece->segment < load->count) {
-        ends_ns += gpu->segments[piece->segment].duration_us * UINT64_C(1000);
-        if (at_ns < ends_ns)
-            break;
-        piece->segment++;
-    }
+    find_segment(gpu, phase_ns, piece);
+    uint64_t ends_ns = at_ns - phase_ns + piece->segment_end_ns;
     uint64_t spike_until_ns = load->start_ns + SPIKE_NS;
     bool spikes = at_ns < spike_until_ns;
     piece->at_cycle_start = phase_ns == 0 && !spikes && ramp_until_ns == WK_NEVER;
@@ -125,7 +139,7 @@ static void look_into(const struct wk_gpu *gpu, const struct piece *piece, struc
     instant->speed_ppm = PPM;
     instant->use_percent = steady ? segment->level_bp / 100 : 100;
     instant->memory_use_percent = instant->use_percent * segment->memory_bp / 10000;
-    if (instant->natural_mw <= piece->acting_mw)
+    if (instant->natural_mw <= piece->acting_mw || instant->natural_mw == model->idle_mw)
         return;
     uint64_t held_mw = piece->acting_mw + (uint64_t)piece->acting_mw * model->overshoot_bp / 10000;
     instant->capped = true;
@@ -138,23 +152,28 @@ static void look_into(const struct wk_gpu *gpu, const struct piece *piece, struc
 
 void wk_look(const struct wk_gpu *gpu, uint64_t at_ns, struct wk_instant *instant)
 {
-    struct piece piece;
+    struct piece piece = {0};
     find_piece(gpu, cycle_ns(gpu), at_ns, &piece);
     look_into(gpu, &piece, instant);
 }
 
+/* Adds to a sum that is held as a whole and a remainder. Most parts fit 64 bits, which divide much faster. */
+static void add(uint64_t *whole, uint64_t *remainder, u128 part, uint64_t unit)
+{
+    part += *remainder;
+    uint64_t low = (uint64_t)part;
+    *whole += part == low ? low / unit : (uint64_t)(part / unit);
+    *remainder = part == low ? low % unit : (uint64_t)(part % unit);
+}
+
 static void add_energy(struct wk_sums *sums, u128 picojoules)
 {
-    picojoules += sums->energy_pj;
-    sums->energy_mj += (uint64_t)(picojoules / PJ_PER_MJ);
-    sums->energy_pj = (uint64_t)(picojoules % PJ_PER_MJ);
+    add(&sums->energy_mj, &sums->energy_pj, picojoules, PJ_PER_MJ);
 }
 
 static void add_work(struct wk_sums *sums, u128 ppm)
 {
-    ppm += sums->work_ppm;
-    sums->work_ns += (uint64_t)(ppm / PPM);
-    sums->work_ppm = (uint64_t)(ppm % PPM);
+    add(&sums->work_ns, &sums->work_ppm, ppm, PPM);
 }
 
 static void add_piece(const struct wk_model *model, struct wk_sums *sums, const struct wk_instant *instant, uint64_t ns)
@@ -162,7 +181,7 @@ static void add_piece(const struct wk_model *model, struct wk_sums *sums, const 
     add_energy(sums, (u128)instant->power_mw * ns);
     add_work(sums, (u128)instant->speed_ppm * ns);
     sums->capped_ns += instant->capped ? ns : 0;
-    if (model->thermal_ms == 0)
+    if (model->thermal_ms == 0 || sums->without_heat)
         return;
     double steady_mc = (double)instant->power_mw * model->resistance_uc / 1e6;
     sums->heat_mc = steady_mc + (sums->heat_mc - steady_mc) * exp(-(double)ns / (model->thermal_ms * 1e6));
@@ -175,7 +194,7 @@ static void add_cycles(const struct wk_model *model, struct wk_sums *sums, const
     add_energy(sums, ((u128)one->energy_mj * PJ_PER_MJ + one->energy_pj) * times);
     add_work(sums, ((u128)one->work_ns * PPM + one->work_ppm) * times);
     sums->capped_ns += one->capped_ns * times;
-    if (model->thermal_ms == 0)
+    if (model->thermal_ms == 0 || sums->without_heat)
         return;
     double kept = exp(-(double)cycle / (model->thermal_ms * 1e6));
     double kept_all = exp(-(double)cycle * (double)times / (model->thermal_ms * 1e6));
@@ -187,13 +206,13 @@ static void add_cycles(const struct wk_model *model, struct wk_sums *sums, const
 static uint64_t run(const struct wk_gpu *gpu, struct wk_sums *sums, uint64_t from_ns, uint64_t until_ns, uint64_t goal_ns)
 {
     uint64_t cycle = cycle_ns(gpu), at_ns = from_ns;
+    struct piece piece = {0};
     while (at_ns < until_ns) {
-        struct piece piece;
         struct wk_instant instant;
         find_piece(gpu, cycle, at_ns, &piece);
         uint64_t end_ns = earlier(until_ns, gpu->load.end_ns);
         if (piece.at_cycle_start && gpu->load.count > 1 && end_ns - at_ns > cycle) {
-            struct wk_sums one = {0};
+            struct wk_sums one = {.without_heat = sums->without_heat};
             run(gpu, &one, at_ns, at_ns + cycle, 0);
             uint64_t times = (end_ns - at_ns) / cycle;
             if (goal_ns != 0)
@@ -242,7 +261,9 @@ uint64_t wk_energy_at(const struct wk_gpu *gpu, uint64_t at_ns)
 {
     if (at_ns >= gpu->stamp_ns) {
         struct wk_sums sums;
-        wk_sum(gpu, at_ns, &sums);
+        anchor(gpu, &sums);
+        sums.without_heat = true;
+        run(gpu, &sums, gpu->stamp_ns, at_ns, 0);
         return sums.energy_mj;
     }
     uint64_t grid_ns = gpu->stamp_ns - gpu->stamp_ns % WK_GRID_NS;
@@ -364,7 +385,8 @@ uint64_t wk_now(const struct wk_node *node)
         return node->manual_ns;
     struct timespec time;
     clock_gettime(CLOCK_BOOTTIME, &time);
-    return (uint64_t)time.tv_sec * 1000000000u + (uint64_t)time.tv_nsec + (uint64_t)node->offset_ns;
+    int64_t now_ns = (int64_t)time.tv_sec * 1000000000 + time.tv_nsec + node->offset_ns;
+    return now_ns < 0 ? 0 : (uint64_t)now_ns;
 }
 
 static char boot_id[WK_BOOT_ID_SIZE];

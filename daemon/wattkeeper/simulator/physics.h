@@ -35,6 +35,7 @@ struct wk_sums {
     uint64_t capped_ns;
     uint64_t work_ns, work_ppm;
     double heat_mc; /* above ambient */
+    bool without_heat; /* which costs as much as all the rest */
 };
 
 /* The limit that holds once it acts: the requested one, or one below it: an out-of-band one, or what the limit of

@@ -30,9 +30,9 @@ uint64_t wk_counter_mj(const struct wk_gpu *gpu, uint64_t now_ns)
     if (at_ns < gpu->driver_loaded_ns)
         at_ns = gpu->driver_loaded_ns;
     uint64_t energy_mj = wk_energy_at(gpu, at_ns);
-    int64_t counter_mj = energy_mj < gpu->counter_base_mj ? 0 : (int64_t)(energy_mj - gpu->counter_base_mj);
+    __int128 counter_mj = energy_mj < gpu->counter_base_mj ? 0 : energy_mj - gpu->counter_base_mj;
     uint64_t since_ms = (at_ns - gpu->driver_loaded_ns) / NS_PER_MS;
-    counter_mj += (int64_t)(gpu->model.companion_mw * since_ms / 1000) + gpu->counter_jump_mj;
+    counter_mj += (__int128)gpu->model.companion_mw * since_ms / 1000 + gpu->counter_jump_mj;
     return counter_mj < 0 ? 0 : (uint64_t)counter_mj;
 }
 

@@ -5,8 +5,10 @@
 /* Bounds that no real board comes near; they keep sums of damaged figures from overflowing. */
 #define MOST_MW 100000000u /* 100 kW */
 #define MOST_MC 1000000u
+#define MOST_UC 10000000u
+#define MOST_HEAT_MC 1000000000
 #define MOST_MS 86400000u
-#define MOST_NS (UINT64_MAX / 8)
+#define MOST_NS WK_MOST_NS
 #define MOST_MJ UINT64_C(1000000000000000000)
 #define LEAST_SEGMENT_US 1000u
 #define LEAST_EVERY_NS UINT64_C(1000000)
@@ -28,7 +30,7 @@ static bool is_time(uint64_t ns)
     return ns <= MOST_NS || ns == WK_NEVER;
 }
 
-static bool is_sound_action(const struct wk_action *action)
+bool wk_is_sound_action(const struct wk_action *action)
 {
     return is_time(action->at_ns) && (action->every_ns == 0 || action->every_ns >= LEAST_EVERY_NS) &&
            action->every_ns <= MOST_NS && action->delay_ns <= MOST_NS && action->kind < WK_KINDS &&
@@ -49,7 +51,7 @@ bool wk_is_sound_node(const struct wk_node *node)
         seen |= 1u << node->order[i];
     }
     for (unsigned i = 0; i < node->action_count; i++)
-        if (!is_sound_action(&node->actions[i]) ||
+        if (!wk_is_sound_action(&node->actions[i]) ||
             (i > 0 && node->actions[i - 1].at_ns > node->actions[i].at_ns))
             return false;
     return true;
@@ -63,7 +65,7 @@ static bool is_sound_model(const struct wk_model *model)
            model->static_mw <= model->peak_mw && model->peak_mw <= MOST_MW && model->peak_mw > 0 &&
            model->companion_mw <= MOST_MW && model->voltage_floor_bp > 0 && model->voltage_floor_bp <= 10000 &&
            model->overshoot_bp <= 10000 && model->min_clock_mhz > 0 && model->min_clock_mhz <= model->sm_clock_mhz &&
-           model->ambient_mc <= MOST_MC && model->resistance_uc <= MOST_MC && model->thermal_ms <= MOST_MS &&
+           model->ambient_mc <= MOST_MC && model->resistance_uc <= MOST_UC && model->thermal_ms <= MOST_MS &&
            model->power_update_ms <= 1000 && model->energy_update_ms <= 1000 && model->power_window_ms <= 1000 &&
            model->instant_window_ms <= 1000 && model->average_window_ms <= 1000 &&
            model->mig_slices <= WK_MAX_INSTANCES && is_text(model->key, sizeof model->key) &&
@@ -78,7 +80,7 @@ bool wk_is_sound_segment(const struct wk_segment *segment)
 static bool is_sound_load(const struct wk_gpu *gpu)
 {
     const struct wk_load *load = &gpu->load;
-    if (load->count > WK_MAX_SEGMENTS || load->start_ns > MOST_NS || !is_time(load->end_ns) ||
+    if (load->count > WK_MAX_SEGMENTS || load->start_ns > gpu->stamp_ns || !is_time(load->end_ns) ||
         load->goal_ns > MOST_NS || !is_text(load->profile, sizeof load->profile))
         return false;
     for (uint32_t i = 0; i < load->count; i++)
@@ -92,9 +94,9 @@ static bool is_sound_past(const struct wk_gpu *gpu)
     return gpu->energy_mj <= MOST_MJ && gpu->capped_ns <= MOST_NS && gpu->work_ns <= MOST_NS &&
            gpu->counter_base_mj <= MOST_MJ && gpu->counter_jump_mj <= (int64_t)MOST_MJ &&
            gpu->counter_jump_mj >= -(int64_t)MOST_MJ && gpu->faults.stuck_mj <= MOST_MJ &&
-           gpu->capped_base_ns <= gpu->capped_ns && gpu->stamp_ns <= MOST_NS && gpu->ramp_ns <= MOST_NS &&
-           gpu->driver_loaded_ns <= gpu->stamp_ns && gpu->heat_mc <= (int32_t)MOST_MC &&
-           gpu->heat_mc >= -(int32_t)MOST_MC;
+           gpu->capped_base_ns <= gpu->capped_ns && gpu->stamp_ns <= MOST_NS && gpu->ramp_ns <= gpu->stamp_ns &&
+           gpu->driver_loaded_ns <= gpu->stamp_ns && gpu->heat_mc <= MOST_HEAT_MC &&
+           gpu->heat_mc >= -MOST_HEAT_MC;
 }
 
 bool wk_is_sound_gpu(const struct wk_gpu *gpu)

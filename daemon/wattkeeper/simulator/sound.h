@@ -4,6 +4,12 @@
 
 #include "state.h"
 
+/* No stamp, and no time that is planned, lies beyond. Sums of two stay far from overflowing. */
+#define WK_MOST_NS (UINT64_MAX / 8)
+
+/* What a planned action may hold, whatever its kind. */
+bool wk_is_sound_action(const struct wk_action *action);
+
 bool wk_is_sound_node(const struct wk_node *node);
 bool wk_is_sound_gpu(const struct wk_gpu *gpu);
 bool wk_is_sound_segment(const struct wk_segment *segment);
