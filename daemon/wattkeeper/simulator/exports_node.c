@@ -3,10 +3,8 @@
 #include <string.h>
 #include <strings.h>
 
+#include "driver.h"
 #include "session.h"
-
-#define NVML_VERSION "13.580.65.06"
-#define CUDA_VERSION_NUMBER 13000 /* major * 1000 + minor * 10 */
 
 const char *nvmlErrorString(nvmlReturn_t result)
 {
@@ -56,14 +54,14 @@ nvmlReturn_t nvmlSystemGetDriverVersion(char *version, unsigned int length)
 nvmlReturn_t nvmlSystemGetNVMLVersion(char *version, unsigned int length)
 {
     /* Answered before initialisation too, as nvml.h promises. */
-    return version == NULL ? NVML_ERROR_INVALID_ARGUMENT : wk_answer_text(version, length, NVML_VERSION);
+    return version == NULL ? NVML_ERROR_INVALID_ARGUMENT : wk_answer_text(version, length, wk_driver.nvml_version);
 }
 
 nvmlReturn_t nvmlSystemGetCudaDriverVersion(int *cudaDriverVersion)
 {
     if (cudaDriverVersion == NULL)
         return NVML_ERROR_INVALID_ARGUMENT;
-    *cudaDriverVersion = CUDA_VERSION_NUMBER;
+    *cudaDriverVersion = wk_driver.cuda_version;
     return NVML_SUCCESS;
 }
 

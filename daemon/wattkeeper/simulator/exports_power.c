@@ -3,6 +3,7 @@
 
 #include "actions.h"
 #include "clients.h"
+#include "driver.h"
 #include "physics.h"
 #include "sensors.h"
 #include "session.h"
@@ -212,7 +213,7 @@ static nvmlReturn_t read_field(const struct wk_call *call, nvmlFieldValue_t *fie
     bool energy = field->fieldId == NVML_FI_DEV_TOTAL_ENERGY_CONSUMPTION || field->fieldId == NVML_FI_DEV_ENERGY;
     uint32_t lacks = call->gpu->model.lacks;
     bool there;
-    if (is_limit(field->fieldId) && (lacks & WK_LACKS_LIMIT) != 0)
+    if (field->fieldId >= wk_driver.field_end || (is_limit(field->fieldId) && (lacks & WK_LACKS_LIMIT) != 0))
         return NVML_ERROR_NOT_SUPPORTED;
     if (energy || field->fieldId == NVML_FI_DEV_PERF_POLICY_POWER) {
         field->valueType = NVML_VALUE_TYPE_UNSIGNED_LONG_LONG;
