@@ -16,44 +16,23 @@ from typing import Any
 import pytest
 
 from build_simulator import refresh_in_tree
+from tests.unit.simulated import (
+    DRIVER_NOT_LOADED,
+    GPU_IS_LOST,
+    INVALID_ARGUMENT,
+    NO_PERMISSION,
+    NOT_FOUND,
+    NOT_SUPPORTED,
+    PRELUDE,
+    UNINITIALIZED,
+    UNKNOWN,
+    VERSION_MISMATCH,
+    client,
+)
 from wattkeeper.simulator import Simulation, SimulatorError
 from wattkeeper.units import Milliwatts
 
 NOBODY = 65534
-
-PRELUDE = """
-import json, os, sys, threading, time
-import pynvml as n
-
-def tried(function, *arguments):
-    try:
-        return function(*arguments)
-    except n.NVMLError as error:
-        return error.value
-
-def answer(value):
-    print(json.dumps(value), flush=True)
-
-def gpu(index):
-    return n.nvmlDeviceGetHandleByIndex(index)
-
-def become(user):
-    # Once the library is loaded: the interpreter's and the library's files may be out of that user's reach.
-    n.nvmlInit()
-    n.nvmlShutdown()
-    os.setgroups([])
-    os.setgid(user)
-    os.setuid(user)
-    n.nvmlInit()
-
-def field(handle, number):
-    found = n.nvmlDeviceGetFieldValues(handle, [number])[0]
-    return found.nvmlReturn or found.value.uiVal
-"""
-
-NO_PERMISSION, INVALID_ARGUMENT, NOT_SUPPORTED, NOT_FOUND = 4, 2, 3, 6
-UNINITIALIZED, DRIVER_NOT_LOADED, GPU_IS_LOST, UNKNOWN, VERSION_MISMATCH = 1, 9, 15, 999, 25
-
 
 @pytest.fixture(scope="module", autouse=True)
 def _library() -> None:
@@ -71,23 +50,8 @@ def folder() -> Iterator[Path]:
 
 @pytest.fixture
 def gpus(folder: Path) -> Iterator[Simulation]:
-    with Simulation.create(folder, model="H100", gpus=4) as simulation:
-        simulation.set_clock("manual")
+    with Simulation.create(folder, model="H100", gpus=4, sensors="ideal", clock="manual") as simulation:
         yield simulation
-
-
-def client(simulation: Simulation, code: str, *, user: int | None = None, init: bool = True) -> Any:
-    """What ``code`` answers when it runs against these GPUs."""
-    start = f"become({user})\n" if user else "n.nvmlInit()\n" if init else ""
-    done = subprocess.run(
-        [sys.executable, "-c", PRELUDE + start + code],
-        env={**os.environ, **simulation.env()},
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
 
 
 def test_a_client_finds_the_gpus_by_index_uuid_and_bus_id(folder: Path) -> None:

@@ -3,92 +3,44 @@
 import ctypes
 import errno
 import os
+from ctypes import POINTER, c_char_p, c_uint, c_uint32, c_uint64, c_void_p
+from functools import cache
 from pathlib import Path
 
 from wattkeeper.errors import WattkeeperError
+from wattkeeper.simulator.structures import (
+    MAX_ACTIONS,
+    MAX_GPUS,
+    SIZED,
+    CAction,
+    CGpuSpec,
+    CInstance,
+    CLoad,
+    CNode,
+    CNodeSpec,
+    CProcess,
+    CSegment,
+)
 
-MAX_GPUS = 16
-_UUID_SIZE = 48
-_BOOT_ID_SIZE = 40
-
-_u32 = ctypes.c_uint32
-_u64 = ctypes.c_uint64
+__all__ = ["MAX_GPUS", "SimulatorError", "describe", "find_library", "load_library", "profiles"]
 
 
 class SimulatorError(WattkeeperError):
     """Simulated GPUs that cannot be created, opened or changed; the text names the mend."""
 
 
-class GpuView(ctypes.Structure):
-    """``struct wk_gpu_view`` of controls.h."""
-
-    _fields_ = (
-        ("uuid", ctypes.c_char * _UUID_SIZE),
-        ("name", ctypes.c_char * 64),
-        ("model", ctypes.c_char * 16),
-        ("minor", _u32),
-        ("index", _u32),
-        ("pci_bus", _u32),
-        ("min_mw", _u32),
-        ("default_mw", _u32),
-        ("max_mw", _u32),
-        ("requested_mw", _u32),
-        ("enforced_mw", _u32),
-        ("natural_mw", _u32),
-        ("power_mw", _u32),
-        ("temperature_c", _u32),
-        ("load_bp", _u32),
-        ("oob_limit_mw", _u32),
-        ("hang", _u32),
-        ("hang_ms", _u32),
-        ("lost", _u32),
-        ("set_ignored", _u32),
-        ("set_refused", _u32),
-        ("energy_mj", _u64),
-        ("capped_ns", _u64),
-    )
-
-
-class NodeView(ctypes.Structure):
-    """``struct wk_node_view`` of controls.h."""
-
-    _fields_ = (
-        ("boot_id", ctypes.c_char * _BOOT_ID_SIZE),
-        ("clock_mode", _u32),
-        ("profile", _u32),
-        ("gpu_count", _u32),
-        ("writable", _u32),
-        ("now_ns", _u64),
-        ("driver_generation", _u64),
-        ("driver_loaded_ns", _u64),
-        ("gpus", GpuView * MAX_GPUS),
-    )
-
-
-_SIM = ctypes.c_void_p
 _SIGNATURES: dict[str, tuple[object, ...]] = {
-    "wk_sim_create": (
-        ctypes.c_char_p,
-        ctypes.c_char_p,
-        ctypes.c_uint,
-        ctypes.POINTER(_u32),
-        ctypes.c_char_p,
-        _u32,
-        _u32,
-        ctypes.c_bool,
-    ),
-    "wk_sim_open": (ctypes.c_char_p, ctypes.POINTER(_SIM)),
-    "wk_sim_read": (_SIM, ctypes.POINTER(NodeView)),
-    "wk_sim_set_limit": (_SIM, ctypes.c_uint, _u32),
-    "wk_sim_set_load": (_SIM, ctypes.c_uint, _u32),
-    "wk_sim_set_fault": (_SIM, ctypes.c_uint, ctypes.c_char_p, _u32),
-    "wk_sim_clear_fault": (_SIM, ctypes.c_uint, ctypes.c_char_p),
-    "wk_sim_set_profile": (_SIM, _u32),
-    "wk_sim_reload_driver": (_SIM,),
-    "wk_sim_reboot": (_SIM,),
-    "wk_sim_set_boot_id": (_SIM, ctypes.c_char_p),
-    "wk_sim_set_clock_mode": (_SIM, _u32),
-    "wk_sim_advance": (_SIM, _u64),
+    "wk_sim_create": (c_char_p, POINTER(CNodeSpec), POINTER(CGpuSpec), c_uint, POINTER(c_uint32), c_char_p),
+    "wk_sim_open": (c_char_p, POINTER(c_void_p)),
+    "wk_sim_read": (c_void_p, POINTER(CNode)),
+    "wk_sim_act": (c_void_p, POINTER(CAction)),
+    "wk_sim_forget_plans": (c_void_p,),
+    "wk_sim_set_load": (c_void_p, c_uint, POINTER(CLoad), POINTER(CSegment)),
+    "wk_sim_set_processes": (c_void_p, c_uint, POINTER(CProcess), c_uint),
+    "wk_sim_set_instances": (c_void_p, c_uint, POINTER(CInstance), c_uint),
+    "wk_sim_set_boot_id": (c_void_p, c_char_p),
+    "wk_sim_set_clock_mode": (c_void_p, c_uint32),
+    "wk_sim_advance": (c_void_p, c_uint64),
 }
 
 
@@ -114,16 +66,28 @@ def load_library(path: Path | None = None) -> ctypes.CDLL:
         library = ctypes.CDLL(str(path))
         for name, arguments in _SIGNATURES.items():
             getattr(library, name).argtypes = arguments
-        library.wk_sim_close.argtypes = (_SIM,)
+        library.wk_sim_close.argtypes = (c_void_p,)
         library.wk_sim_close.restype = None
-        library.wk_sim_model_key.argtypes = (ctypes.c_uint,)
-        library.wk_sim_model_key.restype = ctypes.c_char_p
-        size = int(library.wk_sim_view_size())
+        library.wk_sim_profile_name.argtypes = (c_uint,)
+        library.wk_sim_profile_name.restype = c_char_p
+        library.wk_sim_size.argtypes = (c_uint,)
+        library.wk_sim_size.restype = c_uint
+        sizes = [library.wk_sim_size(n) for n in range(len(SIZED) + 1)]
     except (OSError, AttributeError) as error:
         raise SimulatorError(f"cannot use {path}: {error} (mend: install wattkeeper again)") from error
-    if size != ctypes.sizeof(NodeView):
+    if sizes != [*map(ctypes.sizeof, SIZED), 0]:
         raise SimulatorError(f"{path} was built from other sources (mend: install wattkeeper again)")
     return library
+
+
+@cache
+def profiles() -> tuple[str, ...]:
+    """The loads that can be put on a GPU by name, in the library's order. Raises SimulatorError."""
+    library = load_library()
+    names: list[str] = []
+    while (name := library.wk_sim_profile_name(len(names))) is not None:
+        names.append(name.decode())
+    return tuple(names)
 
 
 def describe(code: int, state: Path) -> str:
@@ -135,5 +99,6 @@ def describe(code: int, state: Path) -> str:
         errno.EBADMSG: f"{file} is damaged or of another version (mend: wattkeeper sim env --state {state} --replace)",
         errno.ESTALE: f"{file} was replaced meanwhile (mend: open it again)",
         errno.EACCES: f"{file} may only be changed by its owner or root",
+        errno.ENOSPC: f"{state}: only {MAX_ACTIONS} things can be planned at a time (mend: wattkeeper sim reset)",
     }
     return known.get(code, f"{file}: {os.strerror(code)}")
