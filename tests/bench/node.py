@@ -80,7 +80,7 @@ class BenchNode:
         self.baseline_w = self.simulation.gpu(0).requested_mw // 1000
         self._last_id = 0
         self.simulation.set_clock("manual")
-        self.energy_at_start_mj = {gpu.uuid: gpu.energy_mj for gpu in self.simulation.show().gpus}
+        self.energy_at_start_mj = {gpu.uuid: gpu.counter_mj for gpu in self.simulation.show().gpus}
         self.agent.start()
         self.simulation.set_clock("real")
 
