@@ -10,6 +10,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pynvml
@@ -62,13 +63,13 @@ def record() -> dict[str, Any]:
 
 def _gpu(handle: Any) -> dict[str, Any]:
     return {
-        "answers": {what: _ask(lambda call=call: call(handle)) for what, call in CALLED.items()},
+        "answers": {what: _ask(partial(call, handle)) for what, call in CALLED.items()},
         "fields": {what: _field(handle, field) for what, field in FIELDS.items()},
         "update_period_ms": {
             "power": _period_ms(lambda: pynvml.nvmlDeviceGetPowerUsage(handle)),
             "energy": _period_ms(lambda: pynvml.nvmlDeviceGetTotalEnergyConsumption(handle)),
         },
-        "median_call_us": {what: _median_us(lambda call=call: call(handle)) for what, call in CALLED.items()},
+        "median_call_us": {what: _median_us(partial(call, handle)) for what, call in CALLED.items()},
     }
 
 

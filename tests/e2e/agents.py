@@ -121,6 +121,10 @@ def start_afresh(node: Node, policy: str = POLICY, **settings: Any) -> None:
     for folder in (node.files.run_dir, node.files.state_dir, node.files.policies):
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir()
+    node.simulation.forget_plans()
+    node.simulation.reboot()
+    node.simulation.clear_fault("all")
+    node.simulation.set_persistence("all", True)
     for gpu in node.simulation.show().gpus:
         limit_w = node.spec.initial_limit_w or gpu.default_mw // 1000
         set_behind(node, gpu.minor, limit_w)
