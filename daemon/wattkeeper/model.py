@@ -259,15 +259,45 @@ class Action:
         return self.new_mw < self.old_mw
 
 
+class EnergySource(StrEnum):
+    """Where an amount of energy comes from."""
+
+    COUNTER = "counter"  # the card's own
+    POWER = "power"  # the card has no counter: its power, integrated by us while we looked
+
+
+class Basis(StrEnum):
+    """By what the energy of an interval was divided between those who held the GPU."""
+
+    SOLE = "sole"  # there was one
+    USE = "use"  # how busy their processes kept it
+    SLICES = "slices"  # their MIG instances' share of it
+    EVEN = "even"  # nothing told them apart
+
+
+class Gap(StrEnum):
+    """Why nobody can say whose an interval's energy was, or how much it was."""
+
+    OUTAGE = "outage"  # it ended with other holders than it began with
+    RESTART = "restart"  # the counter began anew: driver reload, GPU reset or reboot
+    JUMP = "jump"  # the counter moved as no GPU can draw
+
+
 @dataclass(frozen=True, slots=True)
 class EnergySample:
-    """A reading of a GPU's energy counter. ``boot_id`` tells counters of different boots apart."""
+    """A reading of a GPU's energy counter. ``boot_id`` tells counters of different boots apart.
+
+    ``power_mw`` and ``capped_ns`` are as in the reading: the power drawn, and how long the limit has held it back.
+    """
 
     gpu: GpuUuid
     energy_mj: Millijoules
     at: float
     at_mono: float
     boot_id: str
+    source: EnergySource = EnergySource.COUNTER
+    power_mw: Milliwatts | None = None
+    capped_ns: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -280,9 +310,20 @@ class Watermark:
 
 @dataclass(frozen=True, slots=True)
 class Charges:
-    """Whose the energy of one interval is. The three parts sum to the counter's delta, exactly."""
+    """Whose the energy of one interval is. The three parts sum to the counter's delta, exactly.
+
+    What follows is of the interval as a whole, and goes to each of its holders: its length, how long of it the limit
+    held the GPU back, the power at its end. ``at`` is when it ended.
+    """
 
     gpu: GpuUuid
     jobs_mj: Mapping[JobKey, Millijoules] = field(default_factory=dict)
     idle_mj: Millijoules = Millijoules(0)
     unattributed_mj: Millijoules = Millijoules(0)
+    basis: Basis | None = None
+    source: EnergySource = EnergySource.COUNTER
+    gap: Gap | None = None
+    held_ns: int = 0
+    capped_ns: int | None = None
+    power_mw: Milliwatts | None = None
+    at: float = 0.0
