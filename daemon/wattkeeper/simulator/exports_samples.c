@@ -33,6 +33,8 @@ static void lay_out(const struct wk_call *call, nvmlSamplingType_t type, struct 
         earliest_ns = call->gpu->stamp_ns;
     if (last_ns < earliest_ns)
         last_ns = call->now_ns;
+    if (earliest_ns > last_ns)
+        earliest_ns = last_ns; /* only in a damaged file */
     *series = (struct series){.type = type, .period_ns = period_ns, .last_ns = last_ns};
     series->count = (unsigned)((last_ns - earliest_ns) / period_ns) + !is_power(type);
     series->last_us = wk_wall_us() - (call->now_ns - last_ns) / 1000;
