@@ -211,11 +211,11 @@ def needs_now(when: When) -> bool:
 def timed(action: Action, when: When, now_ns: int) -> list[CAction]:
     """An action, and the one that undoes it where it does not last, for the library. Raises SimulatorError."""
     if "on" in when and "at" in when:
-        raise SimulatorError("something happens at a time or on an event, not both (mend: after counts from the event)")
+        raise SimulatorError("a time or an event, not both (mend: after counts from it)")
     if "at" in when and "after" in when:
-        raise SimulatorError("something happens at a time of the clock or after so long, not both")
+        raise SimulatorError("a time of the clock or so long from now, not both")
     if "nth" in when and "on" not in when:
-        raise SimulatorError("nth counts events: on= says which")
+        raise SimulatorError("nth counts events: `on` says which")
     if when.get("nth", 1) < 1:
         raise SimulatorError(f"an event cannot happen for the {when['nth']}th time")
     first = _structure(action)
