@@ -172,7 +172,9 @@ def test_mig_models_profiles_and_an_older_driver(state: Path) -> None:
     known = json.loads(run("models", "--json", state=state).output)
     assert {model["key"] for model in known} >= {"H100-SXM5", "V100-PCIe"}
     assert "H100-SXM5" in run("models", state=state).output
-    assert "deepspeech2" in run("profiles", state=state).output
+    rows = [line.split(maxsplit=1) for line in run("profiles", state=state).output.splitlines()[1:]]
+    assert {row[0] for row in rows} >= {"steady", "deepspeech2", "inference"}
+    assert all(len(row) == 2 for row in rows)  # each says what it is
 
 
 def test_gpus_are_completed(state: Path) -> None:
@@ -222,5 +224,5 @@ def test_without_gpus_it_names_the_mend(state: Path) -> None:
 
 
 def test_every_verb_teaches() -> None:
-    for verb in ("env", "set", "load", "fault", "scenario", "show", "reset", "clock", "mig"):
+    for verb in ("env", "set", "load", "fault", "scenario", "show", "reset", "reload-driver", "clock", "mig"):
         assert "Example" in CliRunner().invoke(sim, [verb, "--help"]).output

@@ -1,5 +1,6 @@
 """What runs on simulated GPUs: work, the power it draws, how limits act on it, and what sensors make of it."""
 
+import random
 import time
 from collections.abc import Iterator
 from itertools import pairwise
@@ -18,6 +19,7 @@ from wattkeeper.simulator import (
     SimulatorError,
     Trace,
     find_model,
+    models,
     profiles,
 )
 from wattkeeper.units import Milliwatts
@@ -172,6 +174,25 @@ def test_a_cards_sensors_lag_and_the_truth_does_not(tmp_path: Path) -> None:
         gpu = gpus.gpu(0)
         assert gpu.sensed_mw == pytest.approx(385_000, abs=10)
         assert 0 <= gpu.energy_mj - gpu.counter_mj <= 385 * 100
+
+
+@pytest.mark.parametrize("model", models())
+def test_no_write_on_the_way_changes_what_sensors_say(tmp_path: Path, model: str) -> None:
+    """A write settles a GPU's sums; sensors look further back than that."""
+    chance = random.Random(3)  # noqa: S311  a repeatable order, not a secret
+    waits = [chance.random() * 0.3 for _ in range(40)]
+    seen: list[list[tuple[int, int]]] = []
+    for writes in (False, True):
+        with Simulation.create(tmp_path / str(writes), model=model, gpus=1, clock="manual") as gpus:
+            gpus.load(0, "training")
+            seen.append([])
+            for wait in waits:
+                gpus.advance(wait)
+                if writes:
+                    gpus.set_persistence(0, True)
+                gpu = gpus.gpu(0)
+                seen[-1].append((gpu.sensed_mw, gpu.counter_mj))
+    assert seen[0] == seen[1]
 
 
 def test_a_boards_gain_is_between_its_sensors_and_the_truth(tmp_path: Path) -> None:

@@ -212,7 +212,10 @@ def test_what_cannot_be_planned_is_refused(gpus: Simulation) -> None:
         (lambda: gpus.fault(0, "lost", every=5, lasting=5), "cannot last"),
         (lambda: gpus.fault(0, "broken"), "allowed: hang, slow"),  # type: ignore[arg-type]
         (lambda: gpus.fault(0, "lost", 5), "cannot have the value"),
-        (lambda: gpus.fault(0, "slow"), "cannot have the value"),
+        (lambda: gpus.fault(0, "slow"), "1 us to 3600 s"),
+        (lambda: gpus.fault(0, "hang", 86_401), "until mended"),
+        (lambda: gpus.fault(0, "oob", 0), "100 kW"),
+        (lambda: gpus.set_limit("library", CAP), "only faults are of the library"),
         (lambda: gpus.set_limit(0, CAP, on="never"), "set-limit, open"),  # type: ignore[arg-type]
         (lambda: gpus.raise_xid(0, 0), "1 to 999"),
     ]
