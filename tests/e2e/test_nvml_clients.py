@@ -22,6 +22,7 @@ from typing import Any
 
 import pytest
 
+from tests.lab.spec import REPO
 from wattkeeper.simulator import Process, Simulation
 from wattkeeper.simulator.views import Gpu
 from wattkeeper.units import Milliwatts
@@ -263,9 +264,9 @@ class Terminal:
 
 
 def test_nvtop(tmp_path: Path, job: "subprocess.Popen[bytes]") -> None:
-    nvtop = shutil.which("nvtop")
+    nvtop = shutil.which("nvtop", path=f"{os.environ['PATH']}:{REPO / '.venv/nvtop/usr/bin'}")
     if nvtop is None:
-        pytest.skip("nvtop is not installed (on Debian: apt install nvtop, from the section contrib)")
+        pytest.skip("nvtop is not installed (Debian has it in its section contrib)")
     with still(tmp_path, "H100", 2) as simulation:
         put_to_work(simulation, job.pid)
         terminal = Terminal([nvtop, "-C"], environment(simulation))

@@ -14,8 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
-from build_simulator import refresh_in_tree
 from tests.unit.simulated import (
     DRIVER_NOT_LOADED,
     GPU_IS_LOST,
@@ -29,10 +27,13 @@ from tests.unit.simulated import (
     VERSION_MISMATCH,
     client,
 )
+
+from build_simulator import refresh_in_tree
 from wattkeeper.simulator import Simulation, SimulatorError
 from wattkeeper.units import Milliwatts
 
 NOBODY = 65534
+
 
 @pytest.fixture(scope="module", autouse=True)
 def _library() -> None:
@@ -119,19 +120,20 @@ answer([setter(gpu(1), ctypes.byref(v)) for v in (value, wrong, module)])
 def test_an_out_of_band_limit_is_enforced_below_the_requested_one(gpus: Simulation) -> None:
     gpus.load(0, 1.0)
     gpus.fault(0, "oob", 400_000)
+    gpus.advance(1)
     seen = client(
         gpus,
         """
 h = gpu(0)
 def limits():
     return [field(h, 192), field(h, 190), n.nvmlDeviceGetPowerManagementLimit(h),
-            n.nvmlDeviceGetEnforcedPowerLimit(h), n.nvmlDeviceGetPowerUsage(h)]
-before = limits()
+            n.nvmlDeviceGetEnforcedPowerLimit(h)]
+before = [*limits(), n.nvmlDeviceGetPowerUsage(h)]
 n.nvmlDeviceSetPowerManagementLimit(h, 300_000)
 answer([before, limits()])
 """,
     )
-    assert seen == [[700_000, 400_000, 700_000, 400_000, 400_000], [300_000] * 5]
+    assert seen == [[700_000, 400_000, 700_000, 400_000, 400_000], [300_000] * 4]
 
 
 def test_who_may_not_write_the_state_may_read_but_not_set(folder: Path) -> None:
@@ -170,7 +172,7 @@ def test_energy_is_power_times_time_and_runs_on_over_a_change(gpus: Simulation) 
     assert gpus.gpu(0).energy_mj - start == 7_000_000
     gpus.advance(4)
     gpu = gpus.gpu(0)
-    assert gpu.energy_mj - start == 8_000_000
+    assert gpu.energy_mj - start == 7_000_000 + 6_100 + 5_200 + 4_300 + 3_400 + 250 * 3_960  # in five steps of 10 ms
     assert (gpu.power_mw, gpu.capped_ns) == (250_000, 4_000_000_000)
     seen = client(
         gpus,
@@ -262,7 +264,7 @@ answer([n.nvmlSystemGetDriverVersion(), n.nvmlSystemGetNVMLVersion(), n.nvmlSyst
     )
     memory = 81_559 * 2**20
     assert seen == [
-        *("580.65.06", "13.580.65.06", 13_000, 1, 1, [0, 0], 9, [9, 0], 34, 34, memory, memory, [], [], 1980, 0),
+        *("580.65.06", "13.580.65.06", 13_000, 1, 1, [0, 0], 9, [9, 0], 29, 29, memory, memory, [], [], 1980, 0),
         *([1, 1], True, 13, True, 14, 1, 70_000, 70_000, [0, INVALID_ARGUMENT]),
     ]
 
@@ -281,8 +283,8 @@ def test_other_names_answer_not_supported(gpus: Simulation) -> None:
             gpus,
             """
 h = gpu(0)
-answer([tried(n.nvmlDeviceGetFanSpeed, h), tried(n.nvmlDeviceGetEncoderUtilization, h),
-        tried(n.nvmlDeviceGetTotalEccErrors, h, 0, 0), tried(n.nvmlUnitGetCount), tried(field, h, 1)])
+answer([tried(n.nvmlDeviceGetFanSpeed, h), tried(n.nvmlDeviceGetGpuOperationMode, h),
+        tried(n.nvmlDeviceGetBridgeChipInfo, h), tried(n.nvmlUnitGetCount), tried(field, h, 1)])
 """,
         )
         == [NOT_SUPPORTED] * 5

@@ -13,7 +13,7 @@
 /* So many doings are made good at once. Where more are due, repetitions further back than the last are left out: a
  * state that nobody changed for a year, with something planned for every millisecond, would keep clients busy. */
 #define MOST_DOINGS 20000u
-#define MOST_JUMP_MJ INT64_C(1000000000000000000)
+#define MOST_JUMP_MJ INT64_C(500000000000000000) /* the counter that it is part of stays below what sound.c takes */
 
 static bool limit_fits(const struct wk_gpu *gpu, const struct wk_action *action)
 {
@@ -21,6 +21,20 @@ static bool limit_fits(const struct wk_gpu *gpu, const struct wk_action *action)
         return action->value >= gpu->model.module_min_mw && action->value <= gpu->model.module_max_mw &&
                gpu->model.module_max_mw != 0;
     return action->value >= gpu->model.min_mw && action->value <= gpu->model.max_mw;
+}
+
+static int64_t most_of(uint32_t fault)
+{
+    switch (fault) {
+    case WK_HANG:
+        return WK_MOST_HANG_MS;
+    case WK_SLOW:
+        return WK_MOST_SLOW_US;
+    case WK_OUT_OF_BAND:
+        return WK_MOST_MW;
+    default:
+        return 0;
+    }
 }
 
 static bool value_fits(const struct wk_action *action)
@@ -31,10 +45,10 @@ static bool value_fits(const struct wk_action *action)
         return true; /* depends on the GPU */
     case WK_START_LOAD:
         return action->which < wk_profile_count && action->level_bp <= 10000 && action->value >= 0 &&
-               action->value < INT64_MAX / 1000000;
+               action->value <= (int64_t)(WK_MOST_NS / 1000000);
     case WK_BREAK:
         return action->which < WK_FAULTS && action->value >= (action->which == WK_OUT_OF_BAND) &&
-               action->value <= UINT32_MAX;
+               action->value <= most_of(action->which);
     case WK_MEND:
         return action->which < WK_FAULTS || action->which == WK_ALL;
     case WK_RAISE_XID:
@@ -262,21 +276,25 @@ void wk_catch_up(struct wk_node *node, struct wk_gpu *gpus, unsigned first, unsi
 
 void wk_note_event(struct wk_node *node, enum wk_event event, unsigned gpu, uint64_t now_ns)
 {
+    struct wk_action due[WK_MAX_ACTIONS];
+    unsigned due_count = 0;
     for (unsigned place = 0; place < node->action_count;) {
-        struct wk_action action = node->actions[place];
-        bool concerns = action.gpu == gpu || action.gpu == WK_ALL || action.gpu == WK_LIBRARY || gpu == WK_ALL;
-        if (action.at_ns != WK_NEVER || action.event != event || !concerns) {
+        struct wk_action *action = &node->actions[place];
+        bool concerns = action->gpu == gpu || action->gpu == WK_ALL || action->gpu == WK_LIBRARY || gpu == WK_ALL;
+        if (action->at_ns != WK_NEVER || action->event != event || !concerns) {
             place++;
-        } else if (action.nth > 1) {
-            node->actions[place++].nth--;
+        } else if (action->nth > 1) {
+            action->nth--;
+            place++;
         } else {
+            due[due_count] = *action;
+            due[due_count++].at_ns = now_ns + action->delay_ns;
             take_out(node, place);
-            action.at_ns = now_ns + action.delay_ns;
-            if (action.at_ns <= WK_MOST_NS)
-                wk_plan(node, &action);
-            place = 0; /* it is no longer one that waits for an event */
         }
     }
+    for (unsigned i = 0; i < due_count; i++)
+        if (due[i].at_ns <= WK_MOST_NS)
+            wk_plan(node, &due[i]);
 }
 
 void wk_adopt_boot(struct wk_node *node, struct wk_gpu *gpus, unsigned count)

@@ -158,7 +158,10 @@ int wk_sim_act(struct wk_sim *sim, const struct wk_action *action)
     else if (planned.at_ns < change.now_ns)
         planned.at_ns = change.now_ns;
     error = wk_check_action(change.state, &planned);
-    if (error == 0)
+    bool at_once = planned.at_ns <= change.now_ns && planned.every_ns == 0;
+    if (error == 0 && at_once)
+        wk_do(node, change.state->gpus, 0, node->gpu_count, &planned, change.now_ns);
+    else if (error == 0)
         error = wk_plan(node, &planned);
     if (error == 0)
         wk_catch_up(node, change.state->gpus, 0, node->gpu_count, change.now_ns);

@@ -87,7 +87,9 @@ nvmlReturn_t nvmlDeviceGetComputeInstanceId(nvmlDevice_t device, unsigned int *i
 /* Multiprocessors of one slice, as the MIG user guide's tables have them. */
 static unsigned slice_multiprocessors(const struct wk_model *model)
 {
-    return model->architecture == NVML_DEVICE_ARCH_AMPERE ? 14 : model->architecture == NVML_DEVICE_ARCH_HOPPER ? 16 : 18;
+    return model->architecture == NVML_DEVICE_ARCH_AMPERE   ? 14
+           : model->architecture == NVML_DEVICE_ARCH_HOPPER ? 16
+                                                            : 18;
 }
 
 nvmlReturn_t nvmlDeviceGetAttributes_v2(nvmlDevice_t device, nvmlDeviceAttributes_t *attributes)

@@ -4,6 +4,7 @@
 #include "physics.h"
 
 #define SECOND_NS UINT64_C(1000000000)
+#define IDEAL_PERIOD_NS UINT64_C(20000000) /* of sensors that are always up to date */
 
 /* The samples of an entered call: times of the GPU that are `period_ns` apart, up to `last_ns`. */
 struct series {
@@ -26,13 +27,15 @@ static bool is_power(nvmlSamplingType_t type)
 static void lay_out(const struct wk_call *call, nvmlSamplingType_t type, struct series *series)
 {
     uint64_t update_ns = call->gpu->model.power_update_ms * UINT64_C(1000000);
-    uint64_t period_ns = call->gpu->ideal_sensors || update_ns == 0 ? WK_GRID_NS : update_ns;
+    uint64_t period_ns = call->gpu->ideal_sensors || update_ns == 0 ? IDEAL_PERIOD_NS : update_ns;
     uint64_t earliest_ns = call->now_ns > SECOND_NS ? call->now_ns - SECOND_NS : 0;
     uint64_t last_ns = call->now_ns - call->now_ns % period_ns;
     if (!is_power(type) && earliest_ns < call->gpu->stamp_ns)
         earliest_ns = call->gpu->stamp_ns;
     if (last_ns < earliest_ns)
         last_ns = call->now_ns;
+    if (earliest_ns > last_ns)
+        earliest_ns = last_ns; /* only in a damaged file */
     *series = (struct series){.type = type, .period_ns = period_ns, .last_ns = last_ns};
     series->count = (unsigned)((last_ns - earliest_ns) / period_ns) + !is_power(type);
     series->last_us = wk_wall_us() - (call->now_ns - last_ns) / 1000;

@@ -48,7 +48,7 @@ struct wk_model {
     uint32_t slowdown_c;    /* what nvmlDeviceGetTemperatureThreshold answers */
     uint32_t shutdown_c;
 
-    /* sensors; multiples of 20 ms but for the windows */
+    /* sensors; updates are multiples of 20 ms, windows of 5 ms */
     uint32_t power_update_ms;   /* 0: always up to date */
     uint32_t power_window_ms;   /* nvmlDeviceGetPowerUsage averages so long; 0: the instant */
     uint32_t instant_window_ms; /* field 186 likewise */

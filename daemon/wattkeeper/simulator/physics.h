@@ -48,7 +48,7 @@ void wk_look(const struct wk_gpu *gpu, uint64_t at_ns, struct wk_instant *instan
  * arithmetic with remainders kept, so energy is power * time exactly. */
 void wk_sum(const struct wk_gpu *gpu, uint64_t at_ns, struct wk_sums *sums);
 
-/* The energy at any time since one second before the anchor, in mJ; between grid points of the past, in proportion. */
+/* The energy at any time since 1.1 s before the anchor, in mJ; between grid points of the past, in proportion. */
 uint64_t wk_energy_at(const struct wk_gpu *gpu, uint64_t at_ns);
 
 uint32_t wk_temperature_mc(const struct wk_gpu *gpu, uint64_t at_ns);

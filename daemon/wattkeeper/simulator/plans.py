@@ -19,6 +19,23 @@ _SECOND_NS = 1_000_000_000
 _MOST_S = 2**60 / _SECOND_NS
 
 
+@dataclass(frozen=True, slots=True)
+class _Value:
+    """What a fault takes: in the library's unit, from ``least`` on, and up to ``most`` of ours."""
+
+    scale: int
+    least: int
+    most: int
+    allowed: str
+
+
+_VALUES: Mapping[str, _Value] = {
+    "hang": _Value(1_000, 0, 86_400, "0 to 86400 s; 0: until mended"),
+    "slow": _Value(1_000_000, 1, 3_600, "1 us to 3600 s"),
+    "oob": _Value(1, 1, 100_000_000, "1 mW to 100 kW"),
+}
+
+
 class When(TypedDict, total=False):
     """When something is done; at once where this is empty. Times are in seconds of the GPUs' time.
 
@@ -70,12 +87,14 @@ class Action:
     def fault(cls, gpu: Target, kind: FaultKind, value: float | None = None) -> Self:
         """Breaks a GPU, or the library, for NVML's clients. ``value``: ``Simulation.fault`` says of what."""
         _check_fault(gpu, kind)
-        scale = {"hang": 1_000, "slow": 1_000_000}.get(kind, 1)
-        number = round((value or 0) * scale)
-        needed = kind in {"slow", "oob"}
-        taken = needed or kind == "hang"
-        if not (1 if needed else 0) <= number < 2**32 or (value is not None and not taken):
-            raise SimulatorError(f"fault {kind} cannot have the value {value}")
+        taken = _VALUES.get(kind)
+        if taken is None and value is not None:
+            raise SimulatorError(f"fault {kind} cannot have the value {value} (allowed: none)")
+        number = 0
+        if taken is not None:
+            number = round((value or 0) * taken.scale)
+            if not taken.least <= number <= taken.most * taken.scale:
+                raise SimulatorError(f"fault {kind} cannot have the value {value} (allowed: {taken.allowed})")
         return cls(Kind.BREAK, gpu, kind, value=number)
 
     @classmethod
@@ -168,7 +187,7 @@ def _value_said(action: Action) -> str:
         return ""
     if action.name == "oob":
         return f" {format_power(Milliwatts(action.value))}"
-    return f" {action.value / (1_000 if action.name == 'hang' else 1_000_000):g} s"
+    return f" {action.value / _VALUES[action.name].scale:g} s"
 
 
 def _whose(gpu: Target) -> str:
@@ -211,11 +230,11 @@ def needs_now(when: When) -> bool:
 def timed(action: Action, when: When, now_ns: int) -> list[CAction]:
     """An action, and the one that undoes it where it does not last, for the library. Raises SimulatorError."""
     if "on" in when and "at" in when:
-        raise SimulatorError("something happens at a time or on an event, not both (mend: after counts from the event)")
+        raise SimulatorError("a time or an event, not both (mend: after counts from it)")
     if "at" in when and "after" in when:
-        raise SimulatorError("something happens at a time of the clock or after so long, not both")
+        raise SimulatorError("a time of the clock or so long from now, not both")
     if "nth" in when and "on" not in when:
-        raise SimulatorError("nth counts events: on= says which")
+        raise SimulatorError("nth counts events: `on` says which")
     if when.get("nth", 1) < 1:
         raise SimulatorError(f"an event cannot happen for the {when['nth']}th time")
     first = _structure(action)
@@ -268,6 +287,8 @@ def problem(action: Action, gpus: Sequence[Gpu]) -> str | None:
     """Why these GPUs do not take an action, with what they take; None: they do."""
     if isinstance(action.gpu, int) and not 0 <= action.gpu < len(gpus):
         return f"no GPU {action.gpu} (there are {len(gpus)}, numbered from 0)"
+    if action.gpu == "library" and action.kind not in {Kind.BREAK, Kind.MEND}:
+        return "only faults are of the library as a whole (mend: a minor number, or all)"
     if action.kind not in {Kind.SET_LIMIT, Kind.SET_MODULE_LIMIT}:
         return None
     wrong: list[str] = []

@@ -64,7 +64,7 @@ class Scenario:
     def apply(self, simulation: Simulation) -> None:
         """Makes all of it happen; times count from now. Raises SimulatorError, and nothing happens then."""
         self._check(simulation)
-        if self.clock is not None:
+        if self.clock is not None and simulation.show().clock != self.clock:
             simulation.set_clock(self.clock)
         start_s = simulation.show().now_ns / 1_000_000_000
         for event in self.events:

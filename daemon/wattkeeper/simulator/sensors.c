@@ -24,7 +24,7 @@ uint32_t wk_sensed_mw(const struct wk_gpu *gpu, uint64_t now_ns, uint32_t window
 
 uint64_t wk_counter_mj(const struct wk_gpu *gpu, uint64_t now_ns)
 {
-    if (gpu->faults.counter_sticks && gpu->faults.stuck_mj != 0)
+    if (gpu->faults.counter_sticks)
         return gpu->faults.stuck_mj;
     uint64_t at_ns = last_update(gpu, now_ns, gpu->model.energy_update_ms);
     if (at_ns < gpu->driver_loaded_ns)

@@ -4,7 +4,7 @@ import ctypes
 import errno
 import os
 import socket
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Self, Unpack
 
@@ -308,10 +308,10 @@ class Simulation:
         self._check(self._library.wk_sim_set_boot_id(self._open_handle(), boot_id.encode()))
 
     def _play(self, gpu: Target, trace: Trace, work_s: float | None) -> None:
-        node = self.show()
-        minors: Mapping[Target, list[int]] = {"all": [one.minor for one in node.gpus], "library": []}
+        if gpu == "library":
+            raise SimulatorError("the library as a whole runs no load (mend: a minor number, or all)")
         goal_ns = work_ms(work_s) * 1_000_000
-        for minor in minors.get(gpu, [gpu] if isinstance(gpu, int) else []):
+        for minor in [gpu] if isinstance(gpu, int) else [one.minor for one in self.show().gpus]:
             segments = trace.segments_for(self.gpu(minor))
             count = len(segments)
             load = CLoad(profile=trace.name.encode(), goal_ns=goal_ns, once=trace.once, count=count)

@@ -3,7 +3,7 @@
 #include "actions.h"
 
 /* Bounds that no real board comes near; they keep sums of damaged figures from overflowing. */
-#define MOST_MW 100000000u /* 100 kW */
+#define MOST_MW WK_MOST_MW
 #define MOST_MC 1000000u
 #define MOST_UC 10000000u
 #define MOST_HEAT_MC 1000000000
@@ -42,7 +42,7 @@ bool wk_is_sound_node(const struct wk_node *node)
     if (node->gpu_count > WK_MAX_GPUS || node->clock_mode > WK_CLOCK_MANUAL || node->profile > WK_PROFILE_DRIVER ||
         node->action_count > WK_MAX_ACTIONS || node->manual_ns > MOST_NS || node->offset_ns > (int64_t)MOST_NS ||
         node->offset_ns < -(int64_t)MOST_NS || !is_text(node->boot_id, sizeof node->boot_id) ||
-        !is_text(node->driver_version, sizeof node->driver_version))
+        !is_text(node->driver_version, sizeof node->driver_version) || !wk_is_sound_faults(&node->faults))
         return false;
     unsigned seen = 0;
     for (unsigned i = 0; i < node->gpu_count; i++) {
@@ -89,20 +89,26 @@ static bool is_sound_load(const struct wk_gpu *gpu)
     return true;
 }
 
+bool wk_is_sound_faults(const struct wk_faults *faults)
+{
+    return faults->hang <= 1 && faults->hang_ms <= WK_MOST_HANG_MS && faults->slow_us <= WK_MOST_SLOW_US &&
+           faults->set_ignored <= 1 && faults->counter_sticks <= 1 && faults->oob_limit_mw <= MOST_MW &&
+           faults->stuck_mj <= MOST_MJ;
+}
+
 static bool is_sound_past(const struct wk_gpu *gpu)
 {
     return gpu->energy_mj <= MOST_MJ && gpu->capped_ns <= MOST_NS && gpu->work_ns <= MOST_NS &&
            gpu->counter_base_mj <= MOST_MJ && gpu->counter_jump_mj <= (int64_t)MOST_MJ &&
-           gpu->counter_jump_mj >= -(int64_t)MOST_MJ && gpu->faults.stuck_mj <= MOST_MJ &&
-           gpu->capped_base_ns <= gpu->capped_ns && gpu->stamp_ns <= MOST_NS && gpu->ramp_ns <= gpu->stamp_ns &&
-           gpu->driver_loaded_ns <= gpu->stamp_ns && gpu->heat_mc <= MOST_HEAT_MC &&
-           gpu->heat_mc >= -MOST_HEAT_MC;
+           gpu->counter_jump_mj >= -(int64_t)MOST_MJ && gpu->capped_base_ns <= gpu->capped_ns &&
+           gpu->stamp_ns <= MOST_NS && gpu->ramp_ns <= gpu->stamp_ns && gpu->driver_loaded_ns <= gpu->stamp_ns &&
+           gpu->heat_mc <= MOST_HEAT_MC && gpu->heat_mc >= -MOST_HEAT_MC;
 }
 
 bool wk_is_sound_gpu(const struct wk_gpu *gpu)
 {
     if (!is_sound_model(&gpu->model) || !is_sound_load(gpu) || !is_sound_past(gpu) || gpu->requested_mw > MOST_MW ||
-        gpu->module_mw > MOST_MW || gpu->ramp_from_mw > MOST_MW || gpu->faults.oob_limit_mw > MOST_MW ||
+        gpu->module_mw > MOST_MW || gpu->ramp_from_mw > MOST_MW || !wk_is_sound_faults(&gpu->faults) ||
         gpu->gain_ppm < -500000 || gpu->gain_ppm > 500000 || gpu->instance_count > WK_MAX_INSTANCES ||
         gpu->process_count > WK_MAX_PROCESSES || !is_text(gpu->uuid, sizeof gpu->uuid) ||
         !is_text(gpu->serial, sizeof gpu->serial))

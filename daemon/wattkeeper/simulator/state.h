@@ -39,9 +39,10 @@
 #define WK_ALL UINT32_MAX  /* every GPU, in an action */
 #define WK_NEVER UINT64_MAX
 
-/* The grid of time that sensors stand on, and how much of the past they need: one second. */
-#define WK_GRID_NS UINT64_C(20000000)
-#define WK_PAST 51u
+/* The grid of time that sensors stand on, and how much of the past they need: a second, before an update that may be
+ * a tenth of a second old. */
+#define WK_GRID_NS UINT64_C(5000000)
+#define WK_PAST 222u
 
 enum wk_clock_mode { WK_CLOCK_REAL = 0, WK_CLOCK_MANUAL = 1 };
 enum wk_profile { WK_PROFILE_NONE = 0, WK_PROFILE_DRIVER = 1 };

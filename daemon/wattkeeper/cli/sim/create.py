@@ -86,6 +86,7 @@ def _require_same(simulation: Simulation, asked: dict[str, Any]) -> None:
     node = simulation.show()
     models = [gpu.model for gpu in node.gpus]
     wanted = asked["model"] and [model.key for model in parse_selection(asked["model"], _count(asked, len(models)))]
+    gains = [gpu.gain for gpu in node.gpus]
     order = tuple(gpu.minor for gpu in sorted(node.gpus, key=lambda gpu: gpu.index))
     wrong = [
         f"--{option} {asked[option]}, not {found}"
@@ -94,6 +95,7 @@ def _require_same(simulation: Simulation, asked: dict[str, Any]) -> None:
             ("gpus", len(models), asked["gpus"] == len(models)),
             ("profile", node.profile, asked["profile"] == node.profile),
             ("order", order, asked["order"] == order),
+            ("gain", gains, asked["gain"] in (gains, gains[0] if len({*gains}) == 1 else None)),
             ("driver", node.driver_version, node.driver_version.startswith(asked["driver"] or "")),
         )
         if asked[option] is not None and not same

@@ -150,7 +150,10 @@ def reset(gpu: Target | None, state: Path) -> None:
             simulation.reboot()
 
 
-@click.command(name="reload-driver")
+@click.command(
+    name="reload-driver",
+    epilog="\b\nExamples:\n  wattkeeper sim reload-driver\n  wattkeeper sim reload-driver --after 30s --every 1m\n",
+)
 @when_options
 @state_option
 def reload_driver(state: Path, **options: Any) -> None:

@@ -2,7 +2,7 @@
 
 import asyncio
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import click
@@ -17,7 +17,7 @@ from wattkeeper.cli.sim.params import (
     when,
     when_options,
 )
-from wattkeeper.simulator import Gpu, Process, Simulation, SimulatorError, Target, Trace, profiles
+from wattkeeper.simulator import Gpu, Node, Process, Simulation, SimulatorError, Target, Trace, profiles
 from wattkeeper.simulator.written import parse_share
 from wattkeeper.system.clock import SystemClock
 from wattkeeper.units import Millijoules, format_energy
@@ -34,7 +34,8 @@ Examples:
   wattkeeper sim load 0 bert --work 60s --wait        60 s at full speed; longer under a limit
   wattkeeper sim load 1 recorded.csv --once
   wattkeeper sim load 0 training --pid $$
-`wattkeeper sim profiles` lists the profiles. A CSV file has the columns seconds,watts and, if it likes, memory.
+`wattkeeper sim profiles` lists the profiles. A CSV file has the columns seconds,watts or
+seconds,watts,memory; each row lasts so long and draws so much.
 """
 )
 @gpu_argument
@@ -102,27 +103,33 @@ def _load(text: str, once: bool) -> float | str | Trace:
 def _wait(simulation: Simulation, before: Sequence[Gpu]) -> None:
     """Until all of them are done. What was drawn after the end of the work is taken off again."""
     minors = {gpu.minor: gpu for gpu in before}
-    started = {minor: simulation.gpu(minor).load_started_ns for minor in minors}
-    with click.progressbar(length=_STEPS, label="working", file=sys.stderr, hidden=not sys.stderr.isatty()) as bar:
-        shown = 0
-        while True:
-            node = simulation.show()
-            gpus = [node.gpus[minor] for minor in minors]
-            if any(gpu.load_started_ns != started[gpu.minor] for gpu in gpus):
-                raise SimulatorError("another load took its place meanwhile")
-            if all(gpu.load_name is None for gpu in gpus):
-                break
-            done = min(_progress(gpu, node.now_ns) for gpu in gpus)
-            bar.update(max(0, int(done * _STEPS) - shown))
-            shown = max(shown, int(done * _STEPS))
-            asyncio.run(SystemClock().sleep(_POLL_S))
-        bar.update(_STEPS - shown)
-    for gpu in gpus:
+    if sys.stderr.isatty():
+        with click.progressbar(length=_STEPS, label="working", file=sys.stderr) as bar:
+            node = _finish(simulation, [*minors], lambda done: bar.update(int(done * _STEPS) - bar.pos))
+    else:
+        node = _finish(simulation, [*minors], lambda _: None)
+    for minor, began in minors.items():
+        gpu = node.gpus[minor]
         ends_ns = gpu.load_ends_ns or node.now_ns
         idle_mj = gpu.power_mw * (node.now_ns - ends_ns) // 1_000_000_000
-        energy = Millijoules(gpu.energy_mj - minors[gpu.minor].energy_mj - idle_mj)
+        energy = Millijoules(gpu.energy_mj - began.energy_mj - idle_mj)
         took_s = (ends_ns - gpu.load_started_ns) / 1_000_000_000
-        click.echo(f"GPU {gpu.minor}: {gpu.work_done_s:.2f} s of work in {took_s:.2f} s, {format_energy(energy)}")
+        click.echo(f"GPU {minor}: {gpu.work_done_s:.2f} s of work in {took_s:.2f} s, {format_energy(energy)}")
+
+
+def _finish(simulation: Simulation, minors: Sequence[int], tell: Callable[[float], None]) -> Node:
+    """The node as it is when these GPUs are done; ``tell`` hears how far they are. Raises SimulatorError."""
+    clock = SystemClock()
+    started = {minor: simulation.gpu(minor).load_started_ns for minor in minors}
+    while True:
+        node = simulation.show()
+        gpus = [node.gpus[minor] for minor in minors]
+        if any(gpu.load_started_ns != started[gpu.minor] for gpu in gpus):
+            raise SimulatorError("another load took its place meanwhile")
+        tell(min(_progress(gpu, node.now_ns) for gpu in gpus) if gpus else 1.0)
+        if all(gpu.load_name is None for gpu in gpus):
+            return node
+        asyncio.run(clock.sleep(_POLL_S))
 
 
 def _progress(gpu: Gpu, now_ns: int) -> float:
