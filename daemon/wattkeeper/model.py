@@ -78,13 +78,17 @@ class Sharing(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Holding:
-    """A job holds a GPU since ``since_at``; ``since_mono`` is what tells a late Epilog from this run's own."""
+    """A job holds a GPU since ``since_at``; ``since_mono`` is what tells a late Epilog from this run's own.
+
+    ``slices``: of compute, that its MIG instances have on this GPU; 0 where it holds none, or nobody can tell.
+    """
 
     job: JobFacts
     gpu: GpuUuid
     share: Sharing
     since_at: float
     since_mono: float
+    slices: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +111,7 @@ class GpuReading:
 
     ``requested_mw`` is what was set (NVML field 192), ``enforced_mw`` what holds (field 190): a BMC can lower the
     second. ``energy_mj`` counts since driver load. ``capped_ns`` counts the time the limit held the GPU back.
+    ``use_by_pid``: how much each process has used the GPU since the last reading, in any unit; None where nobody asked.
     """
 
     at_mono: float
@@ -118,6 +123,7 @@ class GpuReading:
     temperature_c: int | None = None
     utilization_percent: int | None = None
     capped_ns: int | None = None
+    use_by_pid: Mapping[int, int] | None = None
 
 
 @dataclass(frozen=True, slots=True)
