@@ -93,7 +93,10 @@ class Holding:
 
 @dataclass(frozen=True, slots=True)
 class GpuInfo:
-    """What does not change while the driver is loaded. ``index`` is NVML's, ``minor`` is N of ``/dev/nvidiaN``."""
+    """What does not change while the driver is loaded. ``index`` is NVML's, ``minor`` is N of ``/dev/nvidiaN``.
+
+    ``instances``: UUID and compute slices of each of its MIG instances, in NVML's order; none where MIG is off.
+    """
 
     uuid: GpuUuid
     minor: int
@@ -103,6 +106,7 @@ class GpuInfo:
     min_mw: Milliwatts
     max_mw: Milliwatts
     driver_version: str = ""
+    instances: tuple[tuple[str, int], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

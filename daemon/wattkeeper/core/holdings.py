@@ -55,8 +55,9 @@ def begin(
     when: Moment,
     holdings: Sequence[Holding],
     over: Collection[JobKey],
+    slices: Mapping[GpuUuid, int] | None = None,
 ) -> Transition:
-    """A job starts on this node and holds ``gpus``.
+    """A job starts on this node and holds ``gpus``, or so many ``slices`` of compute of some.
 
     On a GPU without shard, MPS or MIG there is one holder: whoever held it has ended, on all its GPUs, though its
     Epilog never came. An earlier run of the same job has ended too.
@@ -72,10 +73,11 @@ def begin(
         for holding in holdings
         if holding.job.key != job.key and (_displaced(holding, gpus) or _same_job(holding.job.key, job.key))
     }
+    parts = slices or {}
     added = tuple(
-        Holding(job, gpu, share, mine[gpu].since_at, mine[gpu].since_mono)
+        Holding(job, gpu, share, mine[gpu].since_at, mine[gpu].since_mono, parts.get(gpu, 0))
         if gpu in mine
-        else Holding(job, gpu, share, when.at, when.mono)
+        else Holding(job, gpu, share, when.at, when.mono, parts.get(gpu, 0))
         for gpu, share in gpus.items()
     )
     removed = tuple(h for h in holdings if h.job.key in gone or h.job.key == job.key)
