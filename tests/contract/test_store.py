@@ -17,6 +17,7 @@ from wattkeeper.model import (
     UNKNOWN,
     Charges,
     EnergySample,
+    EnergySource,
     GpuUuid,
     Holding,
     JobFacts,
@@ -24,7 +25,7 @@ from wattkeeper.model import (
     Sharing,
     Watermark,
 )
-from wattkeeper.protocols import Change, Kept, Store
+from wattkeeper.protocols import Change, Kept, Store, Usage
 from wattkeeper.snapshot import AdminHold
 from wattkeeper.units import Millijoules
 
@@ -64,8 +65,12 @@ def charges(gpu: GpuUuid = A, idle: int = 0, nobodys: int = 0, **jobs: int) -> C
     return Charges(gpu, owners, Millijoules(idle), Millijoules(nobodys))
 
 
-def mark(gpu: GpuUuid, energy: int, *owners: JobKey) -> Watermark:
-    return Watermark(EnergySample(gpu, Millijoules(energy), 5.5, 6.25, "boot-1"), owners)
+def used(energy: int, **more: object) -> Usage:
+    return Usage(Millijoules(energy), sources=frozenset({EnergySource.COUNTER}), **more)  # type: ignore[arg-type]
+
+
+def mark(gpu: GpuUuid, energy: int, *owners: JobKey, mono: float = 6.25, boot: str = "boot-1") -> Watermark:
+    return Watermark(EnergySample(gpu, Millijoules(energy), 5.5, mono, boot), owners)
 
 
 def change(at: float = NOW, boot: str = "boot-1", **parts: object) -> Change:
@@ -94,9 +99,10 @@ def test_everything_comes_back_as_it_was_written(store: Store) -> None:
         holdings=(first, second),
         over=frozenset({key(3), key(3, "r1")}),
         watermarks={A: mark(A, 2**51, key(1), key(2)), B: mark(B, 0)},
-        job_energy_mj={(key(1), A): Millijoules(13), (key(2), B): Millijoules(2**50)},
-        idle_mj={A: Millijoules(7), B: Millijoules(0)},
-        unattributed_mj={A: Millijoules(11), B: Millijoules(0)},
+        usage={(key(1), A): used(13), (key(2), B): used(2**50)},
+        accounts_mj={("", ""): Millijoules(13 + 2**50)},
+        idle_mj={A: Millijoules(7)},
+        unattributed_mj={A: Millijoules(11)},
         holds={A: admin, B: AdminHold("x", 1.0, 2.0)},
     )
 
@@ -134,14 +140,14 @@ def test_charges_add_up(store: Store) -> None:
     store.commit(change(added=(holding(1),), charges=(charges(A, j1=5, idle=1), charges(A, j1=6, nobodys=2))))
     store.commit(change(charges=(charges(A, j1=7, idle=3),)))
     kept = store.load()
-    assert kept.job_energy_mj == {(key(1), A): 18}
+    assert kept.usage == {(key(1), A): used(18)}
     assert (kept.idle_mj[A], kept.unattributed_mj[A]) == (4, 2)
 
 
 def test_a_watermark_replaces_the_one_before(store: Store) -> None:
     store.commit(change(watermarks=(mark(A, 1, key(1)), mark(B, 5))))
-    store.commit(change(watermarks=(mark(A, 2),)))
-    assert store.load().watermarks == {A: mark(A, 2), B: mark(B, 5)}
+    store.commit(change(watermarks=(mark(A, 2, mono=7.0),)))
+    assert store.load().watermarks == {A: mark(A, 2, mono=7.0), B: mark(B, 5)}
 
 
 def test_a_hold_is_replaced_and_taken_away(store: Store) -> None:
@@ -161,13 +167,13 @@ def test_energy_of_holders_and_of_the_last_hour_is_loaded(store: Store) -> None:
     store.commit(change(NOW, added=(holding(1),), charges=(charges(A, j1=1, j2=2),)))
     store.commit(change(NOW + 1800, charges=(charges(A, j3=3),)))
     store.commit(change(NOW + 3601))
-    assert {job.job_id: energy for (job, _), energy in store.load().job_energy_mj.items()} == {1: 1, 3: 3}
+    assert {job.job_id: usage.energy_mj for (job, _), usage in store.load().usage.items()} == {1: 1, 3: 3}
 
 
 def test_energy_that_is_no_longer_loaded_is_still_added_to(store: Store) -> None:
     store.commit(change(NOW, charges=(charges(A, j1=1),)))
     store.commit(change(NOW + DAY, charges=(charges(A, j1=1),)))
-    assert store.load().job_energy_mj == {(key(1), A): 2}
+    assert store.load().usage == {(key(1), A): used(2)}
 
 
 def test_ends_are_forgotten_after_a_week(store: Store) -> None:
@@ -225,7 +231,7 @@ def test_what_was_written_is_there_after_a_kill(path: Path) -> None:
     killed = open_store(path)
     killed.commit(change(added=(holding(1),), charges=(charges(A, j1=5),), watermarks=(mark(A, 5, key(1)),)))
     with closing(open_store(path)) as store:  # the first was never closed
-        assert store.load().job_energy_mj == {(key(1), A): 5}
+        assert store.load().usage == {(key(1), A): used(5)}
         assert store.load().holdings == (holding(1),)
     killed.close()
 

@@ -7,19 +7,25 @@ commits, each of them whole: holdings, charges and watermarks go back together, 
 import logging
 import os
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TypeVar
 
 from wattkeeper.errors import StoreError
 from wattkeeper.ledger import schema
-from wattkeeper.ledger.rows import facts_from_text, facts_to_text, owners_from_text, owners_to_text
-from wattkeeper.model import EnergySample, GpuUuid, Holding, JobKey, Sharing, Watermark
-from wattkeeper.protocols import Change, Kept
-from wattkeeper.snapshot import AdminHold
+from wattkeeper.ledger import statements as sql
+from wattkeeper.ledger.migrations import migrate
+from wattkeeper.ledger.reading import read_kept
+from wattkeeper.ledger.rows import key_row, read_records
+from wattkeeper.ledger.writing import Writer
+from wattkeeper.model import JobKey
+from wattkeeper.protocols import Change, JobRecord, Kept
 from wattkeeper.system.clock import SystemClock
-from wattkeeper.units import Millijoules
+from wattkeeper.system.failpoint import failpoint
+
+T = TypeVar("T")
 
 BUSY_TIMEOUT_S = 2.0
 """How long a transaction waits for another process that reads or writes the file."""
@@ -59,21 +65,46 @@ class SqliteStore:
             self._db = self._open()
         except _DamagedError as damage:
             self._db = self._begin_afresh(damage)
+        self._writer = Writer(self._db)
 
     def load(self) -> Kept:
         """What was kept. Drops nothing; a file whose rows make no sense is set aside like a damaged one."""
         try:
             with self._transaction():
-                return self._read()
+                return self._sensible(read_kept)
         except _DamagedError as damage:
             self._db.close()
             self._db = self._begin_afresh(damage)
+            self._writer = Writer(self._db)
             return Kept()
 
     def commit(self, change: Change) -> None:
         """Write a change, whole or not at all. Raises StoreError."""
         with self._transaction():
-            self._write(change)
+            self._writer.write(change)
+            failpoint("ledger.commit")
+        failpoint("ledger.committed")
+
+    def unrecorded(self) -> Sequence[JobRecord]:
+        """Ended runs whose record has not been noted, oldest first, at most ``schema.RECORDED_AT_ONCE``."""
+        where = f"{sql.UNRECORDED} ORDER BY ended_at, rowid LIMIT ?"
+        try:
+            with self._transaction("BEGIN"):
+                return self._sensible(lambda db: read_records(db, where, (schema.RECORDED_AT_ONCE,)))
+        except _DamagedError as damage:
+            raise StoreError(
+                f"{self._path}: the ledger is damaged ({damage}); {_MENDS[sqlite3.SQLITE_CORRUPT]}"
+            ) from None
+
+    def note_recorded(self, keys: Sequence[JobKey]) -> None:
+        """Their records are written. Raises StoreError."""
+        with self._transaction():
+            self._db.executemany(sql.NOTE_RECORDED, [key_row(key) for key in keys])
+
+    def prune(self, before_at: float) -> int:
+        """Forget recorded jobs that ended earlier, and days before. Raises StoreError."""
+        with self._transaction():
+            return self._writer.prune(before_at)
 
     def close(self) -> None:
         """Close the files; nothing may follow."""
@@ -118,12 +149,11 @@ class SqliteStore:
             raise _DamagedError(damage)
         db.execute("PRAGMA journal_mode = WAL")
         db.execute("PRAGMA synchronous = NORMAL")
-        if version == 0:
-            db.execute("BEGIN IMMEDIATE")
-            for statement in schema.TABLES:
-                db.execute(statement)
-            db.execute(f"PRAGMA user_version = {schema.VERSION}")
-            db.execute("COMMIT")
+        if version < schema.VERSION:
+            try:
+                migrate(db, version)
+            except (ValueError, KeyError, TypeError) as error:
+                raise _DamagedError(f"a row makes no sense: {error!r}") from None
 
     def _begin_afresh(self, damage: _DamagedError) -> sqlite3.Connection:
         """Move the damaged file out of the way and open a new one. Raises StoreError where that fails too."""
@@ -149,14 +179,15 @@ class SqliteStore:
             raise StoreError(f"{self._path}: a fresh ledger is damaged too ({again}); check its disk") from None
 
     @contextmanager
-    def _transaction(self) -> Iterator[None]:
+    def _transaction(self, begin: str = "BEGIN IMMEDIATE") -> Iterator[None]:
         try:
-            self._db.execute("BEGIN IMMEDIATE")
+            self._db.execute(begin)
             try:
                 yield
                 self._db.execute("COMMIT")
             finally:
                 if self._db.in_transaction:
+                    self._writer.forget()
                     self._db.execute("ROLLBACK")
         except (sqlite3.Error, OverflowError, UnicodeError) as error:
             raise self._explain("use", error) from None
@@ -165,80 +196,15 @@ class SqliteStore:
         mend = _MENDS.get(_code(error), "check the disk it is on")
         return StoreError(f"{self._path}: cannot {tried} the ledger ({error}); {mend}")
 
-    def _write(self, change: Change) -> None:
-        db = self._db
-        db.execute(schema.UPSERT_META, (change.boot_id, change.at))
-        db.executemany(schema.DELETE_HOLDING, [(*_key(h.job.key), h.gpu) for h in change.removed])
-        db.executemany(
-            schema.UPSERT_HOLDING,
-            [
-                (*_key(h.job.key), h.gpu, facts_to_text(h.job), h.share.value, h.since_at, h.since_mono)
-                for h in change.added
-            ],
-        )
-        if change.over:
-            db.executemany(schema.INSERT_OVER, [(*_key(key), change.at) for key in change.over])
-            db.execute(schema.PRUNE_OVER_BY_AGE, (change.at - schema.OVER_KEPT_S,))
-            db.execute(schema.PRUNE_OVER_BY_COUNT, (schema.OVER_KEPT,))
-        db.executemany(
-            schema.ADD_JOB_ENERGY,
-            [(*_key(key), c.gpu, energy, change.at) for c in change.charges for key, energy in c.jobs_mj.items()],
-        )
-        nobodys = [(c.gpu, c.idle_mj, c.unattributed_mj) for c in change.charges]
-        db.executemany(schema.ADD_GPU_ENERGY, nobodys)
-        db.executemany(
-            schema.UPSERT_WATERMARK,
-            [
-                (w.sample.gpu, w.sample.energy_mj, w.sample.at, w.sample.at_mono, w.sample.boot_id, owners)
-                for w, owners in ((w, owners_to_text(w.owners)) for w in change.watermarks)
-            ],
-        )
-        for gpu, hold in change.holds.items():
-            if hold is None:
-                db.execute(schema.DELETE_HOLD, (gpu,))
-            else:
-                db.execute(schema.UPSERT_HOLD, (gpu, hold.reason, hold.since_at, hold.until_at))
-
-    def _read(self) -> Kept:
+    def _sensible(self, read: Callable[[sqlite3.Connection], T]) -> T:
         try:
-            return self._kept()
+            return read(self._db)
         except (ValueError, KeyError, TypeError) as error:
             raise _DamagedError(f"a row makes no sense: {error!r}") from None
         except sqlite3.DatabaseError as error:
             if _code(error) in _DAMAGED:
                 raise _DamagedError(str(error)) from None
             raise
-
-    def _kept(self) -> Kept:
-        db = self._db
-        boot_id, at = db.execute(schema.SELECT_META).fetchone() or (None, 0.0)
-        holdings = []
-        for cluster, job_id, run, uuid, facts, share, since_at, since_mono in db.execute(schema.SELECT_HOLDINGS):
-            job = facts_from_text(JobKey(cluster, job_id, run), facts)
-            holdings.append(Holding(job, GpuUuid(uuid), Sharing(share), since_at, since_mono))
-        watermarks = {}
-        for uuid, energy_mj, sampled_at, at_mono, boot, owners in db.execute(schema.SELECT_WATERMARKS):
-            sample = EnergySample(GpuUuid(uuid), Millijoules(energy_mj), sampled_at, at_mono, boot)
-            watermarks[GpuUuid(uuid)] = Watermark(sample, owners_from_text(owners))
-        job_energy = {}
-        for cluster, job_id, run, uuid, energy_mj in db.execute(schema.SELECT_JOB_ENERGY, (at - schema.RECENT_S,)):
-            job_energy[JobKey(cluster, job_id, run), GpuUuid(uuid)] = Millijoules(energy_mj)
-        gpu_energy = db.execute(schema.SELECT_GPU_ENERGY).fetchall()
-        holds = db.execute(schema.SELECT_HOLDS)
-        return Kept(
-            boot_id=boot_id,
-            holdings=tuple(holdings),
-            over=frozenset(JobKey(*row) for row in db.execute(schema.SELECT_OVER)),
-            watermarks=watermarks,
-            job_energy_mj=job_energy,
-            idle_mj={GpuUuid(uuid): Millijoules(idle) for uuid, idle, _ in gpu_energy},
-            unattributed_mj={GpuUuid(uuid): Millijoules(nobodys) for uuid, _, nobodys in gpu_energy},
-            holds={GpuUuid(uuid): AdminHold(reason, since, until) for uuid, reason, since, until in holds},
-        )
-
-
-def _key(key: JobKey) -> tuple[str, int, str]:
-    return key.cluster, key.job_id, key.run
 
 
 def _code(error: Exception) -> int:
