@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 import yaml
-
 from tests.lab.spec import REPO
+
 from wattkeeper.exporters.prometheus import FAMILIES, PREFIX
 
 FOLDER = REPO / "deploy" / "prometheus"
