@@ -35,6 +35,7 @@ from wattkeeper.exporters.prometheus import Exporter
 from wattkeeper.exporters.textfile import Textfile
 from wattkeeper.gpus.nvml import NvmlReader
 from wattkeeper.ledger.memory import MemoryStore
+from wattkeeper.ledger.report import find_job
 from wattkeeper.ledger.store import SqliteStore
 from wattkeeper.privileged.actuator import NvmlActuator
 from wattkeeper.privileged.baselines import Baselines
@@ -122,6 +123,7 @@ class Agent:
                 changed=self._publish_soon,
                 event_users=lambda: uids_of(self._state.settings.slurm.event_users),
                 strict=lambda: self._state.settings.slurm.strict == "fail",
+                past=partial(find_job, settings.state_dir / "state.db"),
             )
         )
 

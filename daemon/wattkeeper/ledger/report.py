@@ -1,0 +1,254 @@
+"""Questions to ``state.db`` that change nothing in it: energy by account, and what one run of a job used.
+
+The file is opened for reading only. An agent that writes it meanwhile neither waits nor makes anybody wait (SQLite's
+write-ahead log), and each answer is of one moment.
+"""
+
+import os
+import sqlite3
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+from urllib.parse import quote
+
+from wattkeeper.core.match import fits_glob
+from wattkeeper.errors import StoreError
+from wattkeeper.ledger import schema
+from wattkeeper.ledger.rows import read_records
+from wattkeeper.protocols import JobRecord
+from wattkeeper.units import Millijoules
+
+Field = Literal["account", "user", "partition", "day"]
+FIELDS: tuple[Field, ...] = ("account", "user", "partition", "day")
+
+BUSY_TIMEOUT_S = 2.0
+STEPS_A_CALL = 200_000
+"""``progress`` is called every so many instructions of SQLite's machine: some ten times a second."""
+
+
+@dataclass(frozen=True, slots=True)
+class Amount:
+    """Energy, and what it is made of. ``held_ns``: time of GPUs, a GPU that two jobs held counting twice.
+
+    ``jobs``: runs of jobs that ended. None where the source does not tell.
+    """
+
+    energy_mj: Millijoules = Millijoules(0)
+    held_ns: int | None = None
+    jobs: int | None = None
+
+    def __add__(self, other: "Amount") -> "Amount":
+        return Amount(
+            Millijoules(self.energy_mj + other.energy_mj),
+            _sum(self.held_ns, other.held_ns),
+            _sum(self.jobs, other.jobs),
+        )
+
+    @property
+    def mean_w(self) -> float | None:
+        """Mean power of a GPU while it was held, in watts."""
+        return self.energy_mj * 1e6 / self.held_ns if self.held_ns else None
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """What one group used. ``keys`` are the values of the fields it is grouped by, in their order."""
+
+    keys: tuple[str, ...]
+    amount: Amount
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """Which days (``YYYY-MM-DD``, both included), grouped by what, and of whom.
+
+    ``globs``: of each field that is named one must fit.
+    """
+
+    first_day: str
+    last_day: str
+    by: tuple[Field, ...] = ("account",)
+    globs: Mapping[Field, tuple[str, ...]] = field(default_factory=dict)
+
+    @property
+    def fields(self) -> tuple[Field, ...]:
+        """Every field that an answer needs."""
+        return tuple(name for name in FIELDS if name in self.by or name in self.globs)
+
+    def selects(self, values: Mapping[Field, str]) -> bool:
+        """Whether jobs with these values are asked about."""
+        return all(any(fits_glob(glob, values[name]) for glob in globs) for name, globs in self.globs.items())
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """The answer. Rows, ``not_selected``, ``idle`` and ``unattributed`` together are all that the GPUs used.
+
+    ``not_selected`` is None where the question was about everybody.
+    """
+
+    question: Question
+    origin: str
+    rows: tuple[Row, ...]
+    not_selected: Amount | None
+    idle: Amount
+    unattributed: Amount
+
+    @property
+    def total(self) -> Amount:
+        """All that the GPUs used."""
+        parts = [row.amount for row in self.rows] + ([self.not_selected] if self.not_selected else [])
+        whole = sum_of(parts)
+        nobodys = self.idle.energy_mj + self.unattributed.energy_mj
+        return Amount(Millijoules(whole.energy_mj + nobodys), whole.held_ns, whole.jobs)
+
+
+def sum_of(parts: list[Amount]) -> Amount:
+    """The sum of several amounts."""
+    whole = Amount()
+    for part in parts:
+        whole += part
+    return whole
+
+
+def grouped(question: Question, parts: Iterator[tuple[Mapping[Field, str], Amount]]) -> tuple[list[Row], Amount | None]:
+    """Amounts with their fields, as the rows that a question wants; and what it did not select.
+
+    Days are in their order, all else by energy, what used most first, at each level of grouping.
+    """
+    groups: dict[tuple[str, ...], Amount] = {}
+    left = Amount()
+    for values, amount in parts:
+        if question.selects(values):
+            keys = tuple(values[name] for name in question.by)
+            groups[keys] = groups.get(keys, Amount()) + amount
+        else:
+            left += amount
+    within: dict[tuple[str, ...], int] = {}
+    for keys, amount in groups.items():
+        for depth in range(1, len(keys) + 1):
+            within[keys[:depth]] = within.get(keys[:depth], 0) + amount.energy_mj
+
+    def order(keys: tuple[str, ...]) -> list[tuple[int, str]]:
+        return [
+            (0 if name == "day" else -within[keys[: depth + 1]], keys[depth]) for depth, name in enumerate(question.by)
+        ]
+
+    rows = [Row(keys, groups[keys]) for keys in sorted(groups, key=order)]
+    return rows, left if question.globs else None
+
+
+def read_report(path: Path, question: Question, progress: Callable[[], None] | None = None) -> Report:
+    """Ask the ledger in a file. Raises StoreError with the mend, also where it knows nothing of those days."""
+    with _reading(path) as db:
+        if progress is not None:
+            db.set_progress_handler(progress, STEPS_A_CALL)
+        rows, left = grouped(question, _amounts(db, question))
+        days = (question.first_day, question.last_day)
+        nobodys = db.execute("SELECT SUM(idle_mj), SUM(unattributed_mj) FROM gpu_days WHERE day BETWEEN ? AND ?", days)
+        idle, unattributed = nobodys.fetchone()
+        if not rows and left is None and idle is None:
+            raise StoreError(f"{path}: nothing was metered from {days[0]} to {days[1]}; {_known_days(db)}")
+    nobody = [Amount(Millijoules(mj or 0)) for mj in (idle, unattributed)]
+    return Report(question, str(path), tuple(rows), left, *nobody)
+
+
+def find_job(path: Path, job_id: int, uid: int) -> JobRecord | None:
+    """The newest run of a job that the ledger knows, if that user may see it: root, and the job's owner.
+
+    None also where there is no ledger. Raises StoreError for one that cannot be read.
+    """
+    if not path.exists():
+        return None
+    with _reading(path) as db:
+        where = "job_id = ? AND ? IN (0, uid) ORDER BY ended_at IS NULL DESC, started_at DESC LIMIT 1"
+        try:
+            found = read_records(db, where, (job_id, uid))
+        except (ValueError, KeyError, TypeError) as error:
+            raise StoreError(f"{path}: the row of job {job_id} makes no sense ({error!r})") from None
+    return found[0] if found else None
+
+
+def _amounts(db: sqlite3.Connection, question: Question) -> Iterator[tuple[Mapping[Field, str], Amount]]:
+    """What was charged, and which jobs ended, by every field that the question needs."""
+    names = question.fields
+    columns = ", ".join(names)
+    group = f" GROUP BY {columns}" if columns else ""
+    lead = f"{columns}, " if columns else ""
+    days = (question.first_day, question.last_day)
+    charged = f"SELECT {lead}SUM(energy_mj), SUM(held_ns) FROM days WHERE day BETWEEN ? AND ?{group}"  # noqa: S608
+    for *values, energy_mj, held_ns in db.execute(charged, days):
+        if energy_mj is not None:
+            yield dict(zip(names, values, strict=True)), Amount(Millijoules(energy_mj), held_ns, 0)
+    # first in the order of the index jobs_day, which sorts nothing: a million jobs are counted in 0.1 s
+    counted = "SELECT day, account, partition, user, COUNT(*) AS ended FROM jobs WHERE day BETWEEN ? AND ?"
+    counted += " GROUP BY day, account, partition, user"
+    for *values, ended in db.execute(f"SELECT {lead}SUM(ended) FROM ({counted}){group}", days):  # noqa: S608
+        if ended is not None:
+            yield dict(zip(names, values, strict=True)), Amount(Millijoules(0), 0, ended)
+
+
+def _known_days(db: sqlite3.Connection) -> str:
+    first, last = db.execute("SELECT MIN(day), MAX(day) FROM gpu_days").fetchone()
+    return f"this ledger knows {first} to {last}" if first else "this ledger is still empty: has the agent run?"
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[sqlite3.Connection]:
+    """A connection in one read transaction. Raises StoreError with the mend."""
+    _check_readable(path)
+    try:
+        with closing(_connect(path)) as db:
+            version = db.execute("PRAGMA user_version").fetchone()[0]
+            if version != schema.VERSION:
+                raise StoreError(f"{path}: {_other_version(version)}")
+            db.execute("BEGIN")
+            yield db
+    except sqlite3.Error as error:
+        raise StoreError(f"{path}: cannot read the ledger ({error}); is it Wattkeeper's state.db?") from None
+
+
+def _connect(path: Path) -> sqlite3.Connection:
+    """The file for reading. A write-ahead log is read with it where there is one.
+
+    Where there is none and none can be made, as on a disk mounted read-only, the file alone is whole.
+    """
+    place = f"file:{quote(str(path.absolute()))}?mode=ro"
+    db = sqlite3.connect(place, BUSY_TIMEOUT_S, uri=True, isolation_level=None)
+    try:
+        db.execute("PRAGMA schema_version").fetchone()
+    except sqlite3.OperationalError:
+        db.close()
+        if Path(f"{path}-wal").exists():
+            raise
+        db = sqlite3.connect(f"{place}&immutable=1", BUSY_TIMEOUT_S, uri=True, isolation_level=None)
+    return db
+
+
+def _check_readable(path: Path) -> None:
+    try:
+        os.close(os.open(path, os.O_RDONLY | os.O_CLOEXEC))
+    except FileNotFoundError:
+        mend = "name the agent's state_dir with --state-dir; has the agent run on this node?"
+        raise StoreError(f"{path}: there is no ledger; {mend}") from None
+    except PermissionError:
+        mend = "it has every user's jobs: read it as root (sudo), or ask the cluster's Prometheus (--prometheus URL)"
+        raise StoreError(f"{path}: permission denied; {mend}") from None
+    except OSError as error:
+        raise StoreError(f"{path}: cannot read the ledger ({error.strerror})") from None
+
+
+def _other_version(version: int) -> str:
+    known = f"version {version}, this command knows {schema.VERSION}"
+    if version == 0:
+        return "this is no ledger of Wattkeeper's; name the agent's state_dir with --state-dir"
+    if version > schema.VERSION:
+        return f"a newer Wattkeeper wrote this ledger ({known}); use its own command"
+    return f"an earlier Wattkeeper wrote this ledger ({known}); start the agent once, which brings it up to date"
+
+
+def _sum(one: int | None, other: int | None) -> int | None:
+    """The sum of what is known; None where neither is."""
+    return other if one is None else one if other is None else one + other
