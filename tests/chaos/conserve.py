@@ -2,6 +2,7 @@
 
 import os
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -86,6 +87,7 @@ def _judge(node: BenchNode, workload: Workload, deaths: Deaths, start: float, *,
     for run in workload.done:
         wrong += _of_job(run, books, uuids)
     wrong += _of_records(node, books)
+    wrong += _of_accounts(books)
     unattributed = sum(books.unattributed.values())
     if unattributed and not nobodys:
         wrong.append(f"{unattributed} mJ are nobody's, though the agent was there all the while")
@@ -112,18 +114,27 @@ def _of_job(run: Run, books: Books, uuids: dict[int, str]) -> Iterator[str]:
 
 
 def _of_records(node: BenchNode, books: Books) -> Iterator[str]:
-    seen: dict[int, int] = {}
-    for record in read_records(node.files.state_dir):
-        job_id, energy_mj = record["job_id"], record["energy_mj"]
-        assert isinstance(job_id, int)
-        assert isinstance(energy_mj, int)
-        if job_id in seen:
-            yield f"job {job_id} has two records"
-        seen[job_id] = energy_mj
+    records = read_records(node.files.state_dir)
+    seen = {record.job_id: record.energy_mj for record in records}
+    for job_id, times in Counter(record.job_id for record in records).items():
+        if times > 1:
+            yield f"job {job_id} has {times} records"
     for job_id in {job_id for job_id, _ in books.jobs}:
         billed = sum(books.of_job(job_id).values())
-        if seen.get(job_id) != billed:
-            yield f"job {job_id}: the ledger has {billed} mJ, its record {seen.get(job_id)}"
+        if job_id not in seen:
+            yield f"job {job_id}: the ledger has {billed} mJ, and there is no record"
+        elif (seen[job_id] or 0) != billed:
+            yield f"job {job_id}: the ledger has {billed} mJ, its record {seen[job_id]} mJ"
+
+
+def _of_accounts(books: Books) -> Iterator[str]:
+    """Every job has an account here, so accounts and jobs are the same energy."""
+    jobs = sum(books.jobs.values())
+    for name, sums in (("totals of accounts", books.accounts), ("sums of days", books.days)):
+        if sum(sums.values()) != jobs:
+            yield f"jobs used {jobs} mJ, the {name} say {sum(sums.values())} mJ: {sums}"
+        if "" in {account for account, _ in sums}:
+            yield f"the {name} have energy without an account: {sums}"
 
 
 def seed_of_environment() -> int:
