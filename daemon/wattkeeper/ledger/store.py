@@ -86,15 +86,23 @@ class SqliteStore:
         failpoint("ledger.committed")
 
     def unrecorded(self) -> Sequence[JobRecord]:
-        """Ended runs whose record has not been noted, oldest first, at most ``schema.RECORDED_AT_ONCE``."""
+        """Ended runs whose record has not been noted, oldest first, at most ``schema.RECORDED_AT_ONCE``.
+
+        What is given is on the disk: no power cut takes it back after its record was written.
+        """
         where = f"{sql.UNRECORDED} ORDER BY ended_at, rowid LIMIT ?"
         try:
             with self._transaction("BEGIN"):
-                return self._sensible(lambda db: read_records(db, where, (schema.RECORDED_AT_ONCE,)))
+                found = self._sensible(lambda db: read_records(db, where, (schema.RECORDED_AT_ONCE,)))
+            if found:
+                self._db.execute("PRAGMA wal_checkpoint(PASSIVE)")
+        except sqlite3.Error as error:
+            raise self._explain("use", error) from None
         except _DamagedError as damage:
             raise StoreError(
                 f"{self._path}: the ledger is damaged ({damage}); {_MENDS[sqlite3.SQLITE_CORRUPT]}"
             ) from None
+        return found
 
     def note_recorded(self, keys: Sequence[JobKey]) -> None:
         """Their records are written. Raises StoreError."""
