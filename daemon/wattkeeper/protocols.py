@@ -144,6 +144,7 @@ class Kept:
     watermarks: Mapping[GpuUuid, Watermark] = field(default_factory=dict)
     usage: Mapping[tuple[JobKey, GpuUuid], Usage] = field(default_factory=dict)
     accounts_mj: Mapping[Account, Millijoules] = field(default_factory=dict)
+    accounts_at: Mapping[Account, float] = field(default_factory=dict)
     idle_mj: Mapping[GpuUuid, Millijoules] = field(default_factory=dict)
     unattributed_mj: Mapping[GpuUuid, Millijoules] = field(default_factory=dict)
     holds: Mapping[GpuUuid, AdminHold] = field(default_factory=dict)

@@ -12,7 +12,6 @@ from tests import snapshots
 
 from wattkeeper.exporters.prometheus import FAMILIES, PREFIX, Exporter, JobLabels
 from wattkeeper.snapshot import Snapshot
-from wattkeeper.units import Millijoules
 
 GOLDEN = Path(__file__).parent.parent / "golden" / "metrics.txt"
 
@@ -20,7 +19,7 @@ Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
 
 
 def render(snapshot: Snapshot, job_labels: JobLabels = "full", mono: float = snapshots.NOW_MONO) -> str:
-    page, content_type = Exporter(lambda: snapshot, job_labels, lambda: mono).render()
+    page, content_type = Exporter(lambda: snapshot, job_labels, lambda: mono).render("prometheus")
     assert content_type.startswith("text/plain")
     return page.decode()
 
@@ -104,7 +103,7 @@ def test_what_is_absent_is_left_out() -> None:
 def test_users_and_accounts_only_with_full_labels() -> None:
     labels = {"user": "alice", "account": "ml-vision"}
     assert of(read(render(snapshots.snapshot(), "full")), "job_info", slurm_job_id="7", **labels)
-    page = render(snapshots.snapshot(), "id")
+    page = render(replace(snapshots.snapshot(), accounts={}), "id")
     assert of(read(page), "job_info", slurm_job_id="7", user="", account="", partition="gpu", qos="normal")
     assert "alice" not in page
     assert "ml-vision" not in page
@@ -133,8 +132,8 @@ def test_a_finished_job_keeps_its_energy_and_loses_its_cap() -> None:
 @pytest.mark.parametrize("order", [1, -1])
 def test_of_a_requeued_job_the_latest_run_is_shown(order: int) -> None:
     first = replace(snapshots.job(7, 0, ended_at=snapshots.NOW - 50), started_at=snapshots.NOW - 100)
-    energy = {snapshots.uuid(0): Millijoules(42_000)}
-    second = replace(snapshots.job(7, 0, run="r1"), started_at=snapshots.NOW - 40, energy_mj=energy)
+    usage = {snapshots.uuid(0): snapshots.used(42_000)}
+    second = replace(snapshots.job(7, 0, run="r1"), started_at=snapshots.NOW - 40, usage=usage)
     samples = read(render(replace(snapshots.snapshot(), jobs=(first, second)[::order])))
     assert one(samples, "job_gpu_energy_joules_total", slurm_job_id="7", gpu="0") == 42
 
@@ -175,6 +174,6 @@ def test_no_name_breaks_the_page(name: str) -> None:
 def test_the_present_snapshot_is_shown_at_each_scrape() -> None:
     shown = [replace(snapshots.snapshot(), mode="enforce"), replace(snapshots.snapshot(), mode="observe")]
     exporter = Exporter(lambda: shown.pop(0), "id", lambda: snapshots.NOW_MONO)
-    pages = [exporter.render()[0].decode() for _ in range(2)]
+    pages = [exporter.render("prometheus")[0].decode() for _ in range(2)]
     assert of(read(pages[0]), "agent_info", mode="enforce")
     assert of(read(pages[1]), "agent_info", mode="observe")
