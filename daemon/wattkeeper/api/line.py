@@ -15,15 +15,22 @@ def usage_line(job: Mapping[str, Any], num_nodes: object = None) -> str:
     gpus = sorted(job["gpus"], key=lambda gpu: int(gpu["gpu"]))
     head = f"wattkeeper: job {job['job_id']}"
     place = f" on {job['node']}" if isinstance(num_nodes, int) and num_nodes > 1 and job["node"] else ""
+    joules = energy_j(job)
     if not gpus:
-        return f"{head}: no GPU on this node"
+        return f"{head}: no GPU on this node" if joules is None else f"{head} used {_energy(joules)}{place}"
     which = f"GPU{'s' if len(gpus) > 1 else ''} {','.join(str(gpu['gpu']) for gpu in gpus)}"
-    joules = total(gpus, "energy_j")
     if joules is None:
         return f"{head}: its energy{place} is not known ({which})"
     parts = [part for part in (_mean(gpus), _held_back(gpus)) if part]
     details = f"{which}: {', '.join(parts)}" if parts else which
-    return f"{head} used {format_energy(Millijoules(round(joules * 1000)))}{place} ({details})"
+    return f"{head} used {_energy(joules)}{place} ({details})"
+
+
+def energy_j(job: Mapping[str, Any]) -> float | None:
+    """Joules of all the job's GPUs on this node; None where none is known."""
+    whole = job.get("total")
+    known = whole["energy_j"] if whole else total(job["gpus"], "energy_j")
+    return None if known is None else float(known)
 
 
 def total(gpus: Sequence[Mapping[str, Any]], name: str) -> float | None:
@@ -53,6 +60,10 @@ def percent(share: float) -> str:
     if 0.99 < share < 1:
         return "> 99 %"
     return f"{share * 100:.0f} %"
+
+
+def _energy(joules: float) -> str:
+    return format_energy(Millijoules(round(joules * 1000)))
 
 
 def _mean(gpus: Sequence[Mapping[str, Any]]) -> str:

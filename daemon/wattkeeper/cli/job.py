@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from wattkeeper.api.line import held_back, mean_w, percent, total
+from wattkeeper.api.line import energy_j, held_back, mean_w, percent
 from wattkeeper.cli import HELP
 from wattkeeper.cli.client import client, run_dir_option
 from wattkeeper.cli.jobid import JobIdType, raw_job_id
@@ -105,7 +105,7 @@ def lines_of(answer: Mapping[str, Any], now_at: float, name: str = "") -> list[s
     if not groups:
         return [*lines, "got     no GPU on this node"]
     lines += [f"got     {gpu_names(group.minors)}: {got(group)}" for group in groups]
-    lines += _used(sorted(answer["gpus"], key=lambda gpu: int(gpu["gpu"])))
+    lines += _used(energy_j(answer), sorted(answer["gpus"], key=lambda gpu: int(gpu["gpu"])))
     for group in groups:
         if group.gpu["steps"]:
             lines.append(f"why     {gpu_names(group.minors)}:")
@@ -113,7 +113,7 @@ def lines_of(answer: Mapping[str, Any], now_at: float, name: str = "") -> list[s
     return lines
 
 
-def _used(gpus: Sequence[Mapping[str, Any]]) -> list[str]:
+def _used(joules: float | None, gpus: Sequence[Mapping[str, Any]]) -> list[str]:
     """The sum over the GPUs on a line, then a table with a row for each."""
     peaks = [float(gpu["peak_w"]) for gpu in gpus if gpu.get("peak_w") is not None]
     share = held_back(gpus)
@@ -123,7 +123,7 @@ def _used(gpus: Sequence[Mapping[str, Any]]) -> list[str]:
         f"held back by the cap {percent(share)} of the time" if share is not None else "",
     ]
     details = ", ".join(fact for fact in facts if fact)
-    head = f"energy  {energy(total(gpus, 'energy_j'))}{': ' + details if details else ''}"
+    head = f"energy  {energy(joules)}{': ' + details if details else ''}"
     return [head, *(f"{_INDENT}{row}" for row in aligned(_USE_COLUMNS, [_row(gpu) for gpu in gpus]))]
 
 

@@ -9,12 +9,14 @@ import click
 from wattkeeper.cli.client import installed_settings
 from wattkeeper.errors import WattkeeperError
 from wattkeeper.system import process
+from wattkeeper.text import printable
 
 TIMEOUT_S = 2.0
 """How long slurmctld may take to say which job a task of an array is."""
 
 _ID = re.compile(r"(?P<plain>[0-9]{1,10})(?:[_+][0-9]{1,10})?", re.ASCII)
 _ANSWER = re.compile(r"JobId=(?P<id>[0-9]+)\s.*?\bJobState=(?P<state>[A-Z_]+)", re.ASCII | re.DOTALL)
+_UNKNOWN = re.compile(r"Invalid job id|\bnot found\s*$", re.IGNORECASE)
 
 
 class JobIdType(click.ParamType[str]):
@@ -46,10 +48,11 @@ def raw_job_id(text: str) -> int:
             raise WattkeeperError(f"job {text}: has not started: it is pending in Slurm")
         return int(found["id"])
     mend = f"give the number that the job has by itself: sacct -j {text} -o jobidraw"
-    if done.status is None:
-        raise WattkeeperError(f"job {text}: Slurm cannot be asked which job that is ({done.complaint}); {mend}")
-    said = " ".join((done.complaint or done.output).split())[:200]
-    raise WattkeeperError(f"job {text}: Slurm does not know it, or no longer ({said}); {mend}")
+    said = done.complaint or done.output.strip() or f"{program} ended with status {done.status}"
+    if _UNKNOWN.search(said):
+        raise WattkeeperError(f"job {text}: Slurm does not know it, or no longer; {mend}")
+    last = printable(said.splitlines()[-1].removeprefix("scontrol: error: "))
+    raise WattkeeperError(f"job {text}: Slurm cannot be asked which job that is ({last}); {mend}")
 
 
 def _scontrol() -> tuple[str, dict[str, str]]:

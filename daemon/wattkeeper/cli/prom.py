@@ -13,7 +13,7 @@ from typing import Any
 
 from wattkeeper.cli.period import begins_at
 from wattkeeper.errors import WattkeeperError
-from wattkeeper.ledger.report import Amount, Field, Question, Report, grouped
+from wattkeeper.ledger.report import Amount, Part, Question, Report, grouped
 from wattkeeper.system.clock import SystemClock
 from wattkeeper.text import printable
 from wattkeeper.units import Millijoules
@@ -142,7 +142,7 @@ def read_cluster(
     The days are those of this machine's time zone. Raises PrometheusError, also where there are no such series.
     """
     days = list(_days(question))
-    parts: list[tuple[Mapping[Field, str], Amount]] = []
+    parts: list[Part] = []
     idle, unattributed = Amount(), Amount()
     seen = False
     for number, day in enumerate(days, 1):
@@ -153,11 +153,8 @@ def read_cluster(
             continue
         for labels, joules in _increase(prometheus, ACCOUNT_METRIC, ("account", "partition"), start, end):
             seen = True
-            values: dict[Field, str] = {
-                "account": labels.get("account", ""), "partition": labels.get("partition", ""),
-                "day": day.isoformat(),
-            }  # fmt: skip
-            parts.append((values, _amount(joules)))
+            values = (labels.get("account", ""), labels.get("partition", ""), day.isoformat())
+            parts.append((values, round(joules * 1000), None, None))
         nobodys = [_increase(prometheus, metric, (), start, end) for metric in (IDLE_METRIC, UNATTRIBUTED_METRIC)]
         seen = seen or any(nobodys)
         idle, unattributed = (
@@ -167,7 +164,7 @@ def read_cluster(
     if not seen:
         text = f"it has no {ACCOUNT_METRIC} from {question.first_day} to {question.last_day}"
         raise PrometheusError(f"{prometheus.name}: {text}: does it scrape the agents, and keep samples for so long?")
-    rows, left = grouped(question, iter(parts))
+    rows, left = grouped(question, ("account", "partition", "day"), parts)
     return Report(question, prometheus.name, tuple(rows), left, idle, unattributed)
 
 

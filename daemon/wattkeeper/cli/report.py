@@ -79,7 +79,8 @@ the month's first day, --until 2026-11 ends with its last.
   jobs        runs of jobs that ended on these days; one that still runs has energy already, but is no such job yet
   share       of all that the GPUs used
   idle        used while no job held the GPU
-  unattributed  used while nobody can say who held it, such as through an outage of the agent
+  unattributed
+              used while nobody can say who held it, such as through an outage of the agent
 
 \b
 The lines add up to what the GPUs' counters gained: the total is theirs. (none): Slurm set no account, or partition.
@@ -91,8 +92,8 @@ Exit codes: 0 fine; 1 no ledger, no answer, or nothing known of these days; 2 wr
 @click.option("--since", type=DaysType(), default="7d", show_default=True, metavar="DAYS",
               help="First day: 2026-11-01, 2026-11, yesterday, 7d, 4w.")  # fmt: skip
 @click.option("--until", type=DaysType(), metavar="DAYS", help="Last day, included [today].")
-@click.option("--by", type=_ByType(), multiple=True, default=["account"], show_default="account",
-              help="What to group by; several in their order.")  # fmt: skip
+@click.option("--by", type=_ByType(), multiple=True, default=["account"],
+              help="What to group by, several in their order [account].")  # fmt: skip
 @click.option("--account", multiple=True, metavar="GLOB", help="Only these accounts, such as 'ml-*'; may be repeated.")
 @click.option("--user", multiple=True, metavar="GLOB", help="Only these users.")
 @click.option("--partition", multiple=True, metavar="GLOB", help="Only these partitions.")
