@@ -45,6 +45,11 @@ class MemoryStore:
         self._check()
         holders = {key for key, _ in self._holdings}
         held = {account_of(job.note.facts) for key in holders if (job := self._jobs.get(key)) and job.note}
+        accounts = {
+            account: total
+            for account, total in self._accounts.items()
+            if total[1] >= self._at - schema.ACCOUNT_S or account in held
+        }
         return Kept(
             boot_id=self._boot_id,
             holdings=tuple(self._holdings.values()),
@@ -56,10 +61,12 @@ class MemoryStore:
                 for gpu, usage in job.usage.items()
                 if key in holders or job.charged_at[gpu] >= self._at - schema.RECENT_S
             },
-            accounts_mj={
+            accounts_mj={account: Millijoules(energy) for account, (energy, _) in accounts.items()},
+            accounts_at={account: last_at for account, (_, last_at) in accounts.items()},
+            resting_mj={
                 account: Millijoules(energy)
-                for account, (energy, last_at) in self._accounts.items()
-                if last_at >= self._at - schema.ACCOUNT_S or account in held
+                for account, (energy, _) in self._accounts.items()
+                if account not in accounts
             },
             idle_mj=dict(self._idle),
             unattributed_mj=dict(self._unattributed),

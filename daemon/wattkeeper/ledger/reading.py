@@ -17,7 +17,9 @@ def read_kept(db: sqlite3.Connection) -> Kept:
     usage = {}
     for cluster, job_id, run, uuid, *figures in db.execute(sql.SELECT_USAGE, (at - schema.RECENT_S,)):
         usage[JobKey(cluster, job_id, run), GpuUuid(uuid)] = usage_of(*figures)
-    accounts = db.execute(sql.SELECT_ACCOUNTS, (at - schema.ACCOUNT_S,))
+    accounts = db.execute(sql.SELECT_ACCOUNTS, (at - schema.ACCOUNT_S,)).fetchall()
+    shown = {(account, partition) for account, partition, *_ in accounts}
+    totals = db.execute(sql.SELECT_ALL_ACCOUNTS)
     gpu_energy = db.execute(sql.SELECT_GPU_ENERGY).fetchall()
     holds = db.execute(sql.SELECT_HOLDS)
     return Kept(
@@ -26,7 +28,9 @@ def read_kept(db: sqlite3.Connection) -> Kept:
         over=frozenset(JobKey(*row) for row in db.execute(sql.SELECT_OVER)),
         watermarks={mark.sample.gpu: mark for mark in _watermarks(db)},
         usage=usage,
-        accounts_mj={(account, partition): Millijoules(energy) for account, partition, energy in accounts},
+        accounts_mj={(account, partition): Millijoules(energy) for account, partition, energy, _ in accounts},
+        accounts_at={(account, partition): last_at for account, partition, _, last_at in accounts},
+        resting_mj={(name, part): Millijoules(energy) for name, part, energy in totals if (name, part) not in shown},
         idle_mj={GpuUuid(uuid): Millijoules(idle) for uuid, idle, _ in gpu_energy},
         unattributed_mj={GpuUuid(uuid): Millijoules(nobodys) for uuid, _, nobodys in gpu_energy},
         holds={GpuUuid(uuid): AdminHold(reason, since, until) for uuid, reason, since, until in holds},

@@ -71,9 +71,10 @@ SELECT_WATERMARKS = "SELECT uuid, energy_mj, at, at_mono, boot_id, owners, sourc
 SELECT_USAGE = """SELECT cluster, job_id, run, uuid, energy_mj, held_ns, capped_ns, peak_mw, bases, sources
     FROM job_energy
     WHERE sources <> 0 AND (last_at >= ? OR (cluster, job_id, run) IN (SELECT cluster, job_id, run FROM holdings))"""
-SELECT_ACCOUNTS = """SELECT account, partition, energy_mj FROM accounts
+SELECT_ACCOUNTS = """SELECT account, partition, energy_mj, last_at FROM accounts
     WHERE last_at >= ? OR (account, partition) IN
         (SELECT account, partition FROM holdings CROSS JOIN jobs USING (job_id, run, cluster))"""
+SELECT_ALL_ACCOUNTS = "SELECT account, partition, energy_mj FROM accounts"
 SELECT_GPU_ENERGY = "SELECT uuid, idle_mj, unattributed_mj FROM gpu_energy"
 SELECT_HOLDS = "SELECT uuid, reason, since_at, until_at FROM holds"
 
