@@ -145,6 +145,7 @@ class Kept:
     usage: Mapping[tuple[JobKey, GpuUuid], Usage] = field(default_factory=dict)
     accounts_mj: Mapping[Account, Millijoules] = field(default_factory=dict)
     accounts_at: Mapping[Account, float] = field(default_factory=dict)
+    resting_mj: Mapping[Account, Millijoules] = field(default_factory=dict)
     idle_mj: Mapping[GpuUuid, Millijoules] = field(default_factory=dict)
     unattributed_mj: Mapping[GpuUuid, Millijoules] = field(default_factory=dict)
     holds: Mapping[GpuUuid, AdminHold] = field(default_factory=dict)
@@ -175,7 +176,7 @@ class Store(Protocol):
 
     def load(self) -> Kept:
         """What was kept. ``usage`` has the jobs that hold something, and those of the last hour; ``accounts_mj`` those
-        that were charged, or had a job, in the last day.
+        that were charged, or had a job, in the last day, and ``resting_mj`` all others.
         """
         ...
 

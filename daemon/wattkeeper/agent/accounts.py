@@ -28,11 +28,22 @@ class Accounts:
     def __init__(self) -> None:
         self._totals: dict[Account, _Total] = {}
 
-    def take_up(self, kept_mj: Mapping[Account, Millijoules], idle_s: Mapping[Account, float], now_mono: float) -> None:
-        """The ledger's totals of before; ``idle_s``: how long ago each was last charged, 0 where that is not known."""
+    def take_up(
+        self,
+        kept_mj: Mapping[Account, Millijoules],
+        idle_s: Mapping[Account, float],
+        resting_mj: Mapping[Account, Millijoules],
+        now_mono: float,
+    ) -> None:
+        """The ledger's totals of before; ``idle_s``: how long ago each was last charged.
+
+        ``resting``: those that are shown no more. They go on from where they were once they come back, as in the
+        ledger: what is shown after the next restart is no more than what was shown before it.
+        """
+        for account, energy in resting_mj.items():
+            self._totals[account] = _Total(energy, energy, now_mono, None, shown=False)
         for account, energy in kept_mj.items():
-            idle = idle_s.get(account, 0.0)
-            self._totals[account] = _Total(energy, energy, now_mono - idle, None, shown=idle <= SHOWN_S)
+            self._totals[account] = _Total(energy, energy, now_mono - idle_s.get(account, 0.0), None)
 
     def expect(self, account: Account, now_mono: float) -> None:
         """A job of this account begins: from now on there is a total to show, though it be 0."""

@@ -73,7 +73,7 @@ async def _gpu(info: GpuInfo, actuator: Actuator, kept: Kept, known: Gpu | None)
 async def take_up(state: State, kept: Kept, ledger: LedgerWriter, clock: Clock) -> None:
     """Totals, holdings and jobs of before; of the last two, those of this boot: at a reboot every job has ended."""
     idle_s = {account: clock.wall() - at for account, at in kept.accounts_at.items()}
-    state.accounts.take_up(kept.accounts_mj, idle_s, clock.mono())
+    state.accounts.take_up(kept.accounts_mj, idle_s, kept.resting_mj, clock.mono())
     if kept.boot_id != state.boot_id:
         if kept.holdings:
             over = tuple(sorted({h.job.key for h in kept.holdings}))

@@ -104,7 +104,9 @@ def end(key: JobKey, when: Moment, holdings: Sequence[Holding], over: Collection
     Epilog did. Only where it can be no earlier run's Epilog does it also close the door to its own run's Prolog.
     """
     same = [h for h in holdings if _same_job(h.job.key, key) and not older_run(key, h.job.key)]
-    removed = tuple(h for h in same if h.since_mono < when.mono and _ended_by(h.job.key, key))
+    # a run that was given another GPU since is as old as its first: it ends on all of them, or on none
+    began = {run: min(h.since_mono for h in same if h.job.key == run) for run in {h.job.key for h in same}}
+    removed = tuple(h for h in same if began[h.job.key] < when.mono and _ended_by(h.job.key, key))
     if not removed and (same or key in over):
         return Transition(Verdict.DUPLICATE if key in over else Verdict.LATE)
     over_now = {h.job.key for h in removed}
