@@ -9,7 +9,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from tests.bench import energy, latency, mending, upkeep
+from tests.bench import accuracy, energy, latency, mending, storage, upkeep
 from tests.bench.node import GPUS, BenchNode
 from tests.bench.peers.beside import NodeExporter
 from tests.bench.results import Row, exit_status
@@ -47,11 +47,12 @@ def measure(root: Path, chance: random.Random) -> list[Row]:
                 node.post_s("epilog", job)
             upkeep.fill(node, 64 - 16 - GPUS)
             jobs[node.profile] = upkeep.occupy(node)
-            rows.append(upkeep.measure_scrapes(node, exporter))
+            rows += [upkeep.measure_ticks(node), upkeep.measure_scrapes(node, exporter)]
         rows += [mending.measure_drift(driver, jobs["driver"], chance), kills]
         for node in nodes:
             rows += energy.measure(node, truths[node.profile])
-        return [*rows, RPCS]
+        rows += accuracy.measure(root, chance)
+        return [*rows, *storage.measure(root, chance), RPCS]
     finally:
         for node in nodes:
             node.close()

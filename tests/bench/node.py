@@ -27,12 +27,13 @@ def progress(text: str) -> None:
 
 @dataclass(frozen=True)
 class Job:
-    """A job that asked for CAP_W on some of the node's GPUs."""
+    """A job that asked for a cap on some of the node's GPUs."""
 
     job_id: int
     minors: tuple[int, ...] = tuple(range(GPUS))
     account: str = "ml-vision"
     partition: str = "gpu"
+    cap_w: int = CAP_W
 
     @property
     def environment(self) -> dict[str, str]:
@@ -49,7 +50,7 @@ class Job:
             "SLURM_JOB_GPUS": gpus,
             "CUDA_VISIBLE_DEVICES": gpus,
             "SLURM_JOB_NUM_NODES": "1",
-            "SLURM_JOB_COMMENT": f"power={CAP_W}W",
+            "SLURM_JOB_COMMENT": f"power={self.cap_w}W",
         }
 
 
@@ -92,9 +93,9 @@ class BenchNode:
     def job(
         self, minors: Sequence[int] = tuple(range(GPUS)), account: str = "ml-vision", partition: str = "gpu"
     ) -> Job:
-        """A job that the node has not seen."""
+        """A job that the node has not seen. It asks for CAP_W, or for what its GPUs have where that is less."""
         self._last_id += 1
-        return Job(self._last_id, tuple(minors), account, partition)
+        return Job(self._last_id, tuple(minors), account, partition, min(CAP_W, self.baseline_w))
 
     def post_s(self, event: str, job: Job) -> float:
         """Posts an event by a bare socket; the time until its answer. Raises LabError where a limit is not right."""
@@ -139,7 +140,7 @@ class BenchNode:
 
     def right(self, event: str, job: Job) -> bool:
         """Whether the job's GPUs have, in truth, the limit that is right after that event."""
-        wanted_mw = Milliwatts(1000 * (CAP_W if event == "prolog" else self.baseline_w))
+        wanted_mw = Milliwatts(1000 * (job.cap_w if event == "prolog" else self.baseline_w))
         gpus = self.simulation.show().gpus
         return all(gpus[minor].requested_mw == wanted_mw for minor in job.minors)
 

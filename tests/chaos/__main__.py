@@ -3,7 +3,7 @@
 import argparse
 import sys
 
-from tests.chaos.conserve import killed, seed_of_environment, short_jobs
+from tests.chaos.conserve import Outcome, killed, seed_of_environment, short_jobs
 
 
 def main() -> int:
@@ -14,17 +14,17 @@ def main() -> int:
     words = parser.parse_args()
     jobs = words.jobs or 4 * words.kills
     print(f"seed {words.seed}", flush=True)
-    status = 0
-    for name, outcome in (
-        ("short jobs", lambda: short_jobs(words.seed, jobs)),
-        ("kills", lambda: killed(words.seed, jobs, words.kills)),
-    ):
-        found = outcome()
-        print(f"{name}: {found}", flush=True)
-        for wrong in found.wrong:
-            print(f"  WRONG: {wrong}", flush=True)
-            status = 1
-    return status
+    wrong = _told("short jobs", short_jobs(words.seed, jobs))
+    wrong += _told("kills", killed(words.seed, jobs, words.kills))
+    return int(wrong > 0)
+
+
+def _told(name: str, outcome: Outcome) -> int:
+    """Prints what came of an experiment; how much was wrong."""
+    print(f"{name}: {outcome}", flush=True)
+    for wrong in outcome.wrong:
+        print(f"  WRONG: {wrong}", flush=True)
+    return len(outcome.wrong)
 
 
 if __name__ == "__main__":

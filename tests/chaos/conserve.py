@@ -3,7 +3,7 @@
 import os
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -82,7 +82,8 @@ def _judge(node: BenchNode, workload: Workload, deaths: Deaths, start: float, *,
     time.sleep(5 * INTERVAL_S)  # two ticks and more: the last reading is of the counters as they stand
     assert node.agent.stop() == 0, node.agent.log_text()[-2000:]
     books = read_books(node.files.state_dir)
-    wrong = list(_of_gpus(node, books, counters))
+    wrong = [f"{path.name}: the ledger was set aside" for path in node.files.state_dir.glob("*.corrupt-*")]
+    wrong += _of_gpus(node, books, counters)
     uuids = {gpu.minor: gpu.uuid for gpu in node.simulation.show().gpus}
     for run in workload.done:
         wrong += _of_job(run, books, uuids)
@@ -95,7 +96,7 @@ def _judge(node: BenchNode, workload: Workload, deaths: Deaths, start: float, *,
     return Outcome(tuple(wrong), len(workload.done), gained, unattributed, time.monotonic() - start, deaths)
 
 
-def _of_gpus(node: BenchNode, books: Books, counters: dict[str, int]) -> Iterator[str]:
+def _of_gpus(node: BenchNode, books: Books, counters: Mapping[str, int]) -> Iterator[str]:
     for uuid, counter in counters.items():
         gained, booked = counter - node.energy_at_start_mj[uuid], books.of_gpu(uuid)
         if gained != booked:

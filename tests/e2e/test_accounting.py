@@ -12,6 +12,7 @@ import pytest
 
 from tests.chaos.books import Record, read_books, read_records
 from tests.lab import Lab, LabSpec, NodeSpec, wait_until
+from tests.lab.prometheus import Prometheus
 from tests.lab.spec import REPO
 from tests.lab.waiting import record
 
@@ -48,12 +49,13 @@ def used() -> Iterator[Used]:
         for number, node in enumerate(lab.nodes.values(), start=1):
             for minor in range(4):
                 node.simulation.load(minor, 0.2 * number + 0.1 * minor)
-        assert lab.prometheus is not None
-        wait_until(lambda: set(lab.prometheus.targets().values()) == {"up"}, 7, "every agent is scraped", note=False)
+        prometheus = lab.prometheus
+        assert prometheus is not None
+        wait_until(lambda: set(prometheus.targets().values()) == {"up"}, 7, "every agent is scraped", note=False)
         start = time.monotonic()
         _run_jobs(lab)
         took = time.monotonic() - start
-        yield _look(lab)
+        yield _look(lab, prometheus)
         record("sixty short jobs on three nodes, and what they used", took, WINDOW_S / 3)
 
 
@@ -72,10 +74,9 @@ def _run_jobs(lab: Lab) -> None:
     wait_until(lambda: recorded() >= JOBS, 5, "every job has its record", note=False)
 
 
-def _look(lab: Lab) -> Used:
-    assert lab.prometheus is not None
+def _look(lab: Lab, server: Prometheus) -> Used:
     time.sleep(3 * SCRAPE_S)  # zero first, then what is so, then the rule
-    rows = lab.prometheus.query("wattkeeper:account_energy_joules:increase5m")
+    rows = server.query("wattkeeper:account_energy_joules:increase5m")
     prometheus = {(labels.get("account", ""), labels.get("partition", "")): 1000 * value for labels, value in rows}
     ledgers: Counter[tuple[str, str]] = Counter()
     jobs: Counter[tuple[str, str]] = Counter()
@@ -102,6 +103,7 @@ def test_the_recording_rule_has_what_the_ledgers_have(used: Used) -> None:
     assert used.prometheus.keys() == used.ledgers.keys() == accounts
     assert all(energy_mj > 0 for energy_mj in used.ledgers.values())
     for account, energy_mj in used.ledgers.items():
+        print(f"{account}: {energy_mj / 1e6:.3f} kJ in the ledgers, {used.prometheus[account] / 1e6:.3f} in Prometheus")
         assert used.prometheus[account] == pytest.approx(energy_mj, rel=0.01), account
 
 
