@@ -467,6 +467,26 @@ def test_a_damaged_file_is_set_aside_and_a_fresh_one_begun(
         assert store.set_aside is None
 
 
+def test_damage_among_a_years_jobs_does_not_hold_up_the_start_and_is_found_when_asked_for(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("wattkeeper.ledger.store.CHECKED_WHOLE", 0)
+    with closing(open_store(path)) as store:
+        store.commit(change(added=(holding(1),), notes=tuple(note(number, NOW) for number in range(2, 500))))
+    with closing(sqlite3.connect(path)) as db:
+        (root,) = db.execute("SELECT rootpage FROM sqlite_master WHERE name = 'jobs'").fetchone()
+    with path.open("r+b") as file:
+        file.seek(4096 * (root - 1))
+        file.write(b"\xff" * 4096)
+    with closing(open_store(path)) as store:
+        assert [h.job.key for h in store.load().holdings] == [key(1)]
+        with pytest.raises(StoreError, match=r"state\.db: .*malformed.*; the agent sets it aside within a minute"):
+            store.commit(change(notes=(note(2, NOW),)))
+    with closing(SqliteStore(path, lambda: DAMAGED_AT, check_all=True)) as store:
+        assert store.set_aside is not None
+        store.commit(change(notes=(note(2, NOW),)))
+
+
 def test_a_second_damaged_file_does_not_overwrite_the_first(path: Path) -> None:
     path.parent.mkdir()
     for content in (b"first " * 1000, b"second " * 1000):

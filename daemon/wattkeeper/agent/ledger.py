@@ -43,18 +43,18 @@ def open_ledger(
     ``keep_s``: for how many seconds jobs, days and records are kept. ``tell`` is given each end-of-job record.
     """
 
-    def opened() -> Store:
-        return SqliteStore(folder / FILE, clock.wall)
+    def opened_anew() -> Store:
+        return SqliteStore(folder / FILE, clock.wall, check_all=True)
 
     keeper = RecordKeeper(Records(folder / RECORDS, tell), clock, keep_s)
     store, kept = None, Kept()
     try:
-        store = opened()
+        store = SqliteStore(folder / FILE, clock.wall)
         kept = store.load()
     except StoreError as error:
         log.error("no ledger on disk, going on in memory: %s", error)
-        return LedgerWriter(None, kept, clock=clock, reopen=opened, keeper=keeper, trouble=str(error)), kept
-    return LedgerWriter(store, kept, clock=clock, reopen=opened, keeper=keeper), kept
+        return LedgerWriter(None, kept, clock=clock, reopen=opened_anew, keeper=keeper, trouble=str(error)), kept
+    return LedgerWriter(store, kept, clock=clock, reopen=opened_anew, keeper=keeper), kept
 
 
 class LedgerWriter:

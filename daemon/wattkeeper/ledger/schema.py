@@ -70,6 +70,9 @@ INDEXES = (
     "CREATE INDEX jobs_unrecorded ON jobs (ended_at) WHERE recorded = 0",
 )
 
+NEEDED = ("meta", "holdings", "over", "watermarks", "gpu_energy", "holds", "accounts")
+"""The tables that an agent begins with; they stay small."""
+
 TABLES = (
     "CREATE TABLE meta (one INTEGER PRIMARY KEY CHECK (one = 1), boot_id TEXT NOT NULL, at REAL NOT NULL)",
     """CREATE TABLE holdings (

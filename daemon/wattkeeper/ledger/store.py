@@ -30,6 +30,9 @@ T = TypeVar("T")
 BUSY_TIMEOUT_S = 2.0
 """How long a transaction waits for another process that reads or writes the file."""
 
+CHECKED_WHOLE = 64 * 2**20
+"""A larger file is checked at once only where the agent cannot go on without it: reading a year of jobs takes long."""
+
 log = logging.getLogger("wattkeeper.ledger")
 
 _DAMAGED = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
@@ -39,8 +42,8 @@ _MENDS = {
     sqlite3.SQLITE_CANTOPEN: "let the agent's user own its folder, on a disk that can be written",
     sqlite3.SQLITE_PERM: "let the agent's user own it",
     sqlite3.SQLITE_BUSY: "another process keeps it locked: end that one",
-    sqlite3.SQLITE_CORRUPT: "restart the agent, which sets the file aside and begins a fresh one",
-    sqlite3.SQLITE_NOTADB: "restart the agent, which sets the file aside and begins a fresh one",
+    sqlite3.SQLITE_CORRUPT: "the agent sets it aside within a minute and begins a fresh one",
+    sqlite3.SQLITE_NOTADB: "the agent sets it aside within a minute and begins a fresh one",
 }
 
 
@@ -51,13 +54,15 @@ class _DamagedError(Exception):
 class SqliteStore:
     """The ``Store`` on disk. May be used by one thread at a time, any thread."""
 
-    def __init__(self, path: Path, wall: Callable[[], float] | None = None) -> None:
+    def __init__(self, path: Path, wall: Callable[[], float] | None = None, *, check_all: bool = False) -> None:
         """Open the file, or make it (mode 0600, its folder 0700).
 
-        A damaged file is set aside and a fresh one begun; ``set_aside`` names it then. Raises StoreError, also for
-        a file that a newer Wattkeeper has written.
+        A damaged file is set aside and a fresh one begun; ``set_aside`` names it then. ``check_all``: look for damage
+        in all of a file larger than ``CHECKED_WHOLE`` too, which takes seconds. Raises StoreError, also for a file that
+        a newer Wattkeeper has written.
         """
         self._path = path
+        self._check_all = check_all
         self._wall = wall or SystemClock().wall
         self.set_aside: Path | None = None
         """Where the damaged file went that was found in the place of the ledger; None where all was well."""
@@ -152,9 +157,11 @@ class SqliteStore:
             mend = "install that version again, or move the file away to begin a fresh one"
             text = f"a newer Wattkeeper wrote this ledger (version {version}, this one knows {schema.VERSION})"
             raise StoreError(f"{self._path}: {text}; {mend}")
-        damage = db.execute("PRAGMA quick_check(1)").fetchone()[0]
-        if damage != "ok":
-            raise _DamagedError(damage)
+        whole = version < schema.VERSION or self._check_all or self._path.stat().st_size <= CHECKED_WHOLE
+        for part in (1,) if whole else schema.NEEDED:
+            damage = db.execute(f"PRAGMA quick_check({part})").fetchone()[0]
+            if damage != "ok":
+                raise _DamagedError(damage)
         db.execute("PRAGMA journal_mode = WAL")
         db.execute("PRAGMA synchronous = NORMAL")
         if version < schema.VERSION:
