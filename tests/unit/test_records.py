@@ -132,6 +132,11 @@ def test_a_record_says_everything_in_base_units() -> None:
     }
 
 
+def test_times_are_the_same_in_both_forms() -> None:
+    values = to_values(record(ended_at=START + 0.3349))
+    assert (values["ended_at"], values["ended"]) == (1795600000.585, "2026-11-25T10:46:40.585+01:00")
+
+
 def test_what_is_not_known_is_null_and_never_0() -> None:
     facts = JobFacts(JobKey("", 5, "r0"), 1000, account=UNKNOWN, qos=UNKNOWN, job_name=None)
     values = to_values(JobRecord(JobNote(facts, START, START + 1), {}))

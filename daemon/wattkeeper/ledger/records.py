@@ -104,7 +104,7 @@ def _text(text: JobText) -> str | None:
 
 
 def _iso(at: float) -> str:
-    return datetime.fromtimestamp(at, UTC).astimezone().isoformat(timespec="milliseconds")
+    return datetime.fromtimestamp(round(at, 3), UTC).astimezone().isoformat(timespec="milliseconds")
 
 
 class Records:
