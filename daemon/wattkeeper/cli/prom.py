@@ -96,12 +96,10 @@ class Prometheus:
         headers = {"Accept": "application/json", "User-Agent": "wattkeeper"}
         if whom:
             headers["Authorization"] = f"Basic {base64.b64encode(urllib.parse.unquote(whom).encode()).decode()}"
-        request = urllib.request.Request(urllib.parse.urljoin(place, path), headers=headers)  # noqa: S310 - checked below
-        if request.type not in {"http", "https"}:
-            raise ValueError("it is no http or https address")
+        request = urllib.request.Request(urllib.parse.urljoin(place, path), headers=headers)  # noqa: S310 - see `is_address`
         deadline = SystemClock().mono() + self.timeout_s
         try:
-            answer = urllib.request.urlopen(request, timeout=self.timeout_s)  # noqa: S310 - http and https only
+            answer = urllib.request.urlopen(request, timeout=self.timeout_s)  # noqa: S310 - the same
         except urllib.error.HTTPError as error:
             answer = error
         except urllib.error.URLError as error:
@@ -118,6 +116,16 @@ class Prometheus:
         if status in {401, 403}:
             raise PrometheusError(f"{self.name}: HTTP status {status}: give user and password: http://user:password@…")
         raise PrometheusError(f"{self.name}: HTTP status {status}{': ' + said if said else ''}")
+
+
+def is_address(url: str) -> bool:
+    """Whether a text is the address of an HTTP server."""
+    try:
+        parts = urllib.parse.urlsplit(url)
+        _ = parts.port
+    except ValueError:
+        return False
+    return parts.scheme in {"http", "https"} and bool(parts.hostname)
 
 
 def _body(answer: Any, deadline: float) -> bytes:

@@ -158,8 +158,10 @@ def _ask(question: Question, state_dir: Path | None, prometheus: str | None, tim
         if prometheus is None:
             path = (state_dir or installed_settings().state_dir) / LEDGER
             return read_report(path, question, lambda: progress(f"reading {path}"))
-        from wattkeeper.cli.prom import Prometheus, read_cluster  # HTTP and TLS are slow to import
+        from wattkeeper.cli.prom import Prometheus, is_address, read_cluster  # HTTP and TLS are slow to import
 
+        if not is_address(prometheus):
+            raise click.UsageError(f"'{printable(prometheus)}' is no address, such as http://prometheus:9090")
         return read_cluster(Prometheus(prometheus, timeout_s), question, SystemClock().wall(), progress)
 
 
