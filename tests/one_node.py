@@ -65,7 +65,7 @@ class AtOnce:
 
 
 class OneNode:
-    """A node with GPUs of 700 W, whose agent can be restarted. ``store`` outlives it; ``changes`` has all it was told."""
+    """A node with GPUs of 700 W, whose agent can be restarted. ``store`` outlives it; ``changes``: all it was told."""
 
     def __init__(self, *infos: GpuInfo, processes: Processes | None = None, gres: tuple[GresGpu, ...] | None = None):
         self.clock = HandClock()
