@@ -55,7 +55,8 @@ Examples:
 What the table says of each GPU:
   energy      what was charged to the job
   time        for how long the job has been charged
-  mean, peak  power drawn; the peak is of the readings, one each interval
+  mean        energy by time: on a shared GPU the job's part of the power
+  peak        the highest power at a reading, one each interval: of the GPU as a whole
   held back   the share of the time in which the limit kept the GPU slower than it could have been
   divided by  how a GPU that several jobs held was divided: by use, by MIG slices, or in equal parts
   from        the card's own energy counter; or its power, integrated, where it has no counter
