@@ -6,9 +6,10 @@ import logging
 import os
 import resource
 import sqlite3
+import subprocess
 import threading
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -193,6 +194,20 @@ def test_a_full_disk_is_told_once_and_nothing_is_lost(
     assert len(troubles(caplog)) == 2
     assert "no space left" in troubles(caplog)[0]
     assert "nothing was lost" in troubles(caplog)[1]
+
+
+def test_a_disk_on_the_brink_is_told_of_every_ten_minutes(
+    meter: Meter, disk: Disk, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def scene() -> None:
+        await meter.start()
+        for number in range(120):
+            disk.full = number % 2 == 0
+            assert await meter.tick(seconds=10.0) is not disk.full
+
+    asyncio.run(scene())
+    assert len([text for text in troubles(caplog) if "no space left" in text]) == 2
+    assert disk.load().usage[key(), A].energy_mj == 12_000
 
 
 def test_days_of_a_full_disk_hold_little_memory_and_lose_nothing(meter: Meter, disk: Disk) -> None:
@@ -423,6 +438,75 @@ def test_a_folder_that_may_not_be_written_is_told_and_taken_up_when_it_may(node:
 
     asyncio.run(scene())
     assert node.load().usage[key(), A].energy_mj == 200
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 2 MiB."""
+    where = tmp_path / "small"
+    where.mkdir()
+    if os.geteuid() != 0 or subprocess.run(["/bin/mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", where]).returncode:
+        pytest.skip("mounting a small file system takes root")
+    yield where
+    subprocess.run(["/bin/umount", "--lazy", where], check=True)
+
+
+def fill(where: Path) -> Path:
+    """Take all the room there is."""
+    ballast = where / "ballast"
+    with suppress(OSError), ballast.open("wb", buffering=0) as file:
+        while True:
+            file.write(b"x" * 4096)
+    return ballast
+
+
+def bulky(job_id: int) -> Change:
+    """A note of a job with a long comment."""
+    return Change("boot", NOW, notes=(JobNote(JobFacts(key(job_id), 1000, comment="x" * 4096), NOW),))
+
+
+def test_a_file_system_that_fills_mid_run_loses_no_jobs_total_and_no_record(small_disk: Path, clock: FakeClock) -> None:
+    node = Node(small_disk / "state", clock)
+
+    async def scene() -> None:
+        meter, _ = node.begin()
+        await meter.start()
+        await meter.tick()
+        ballast = fill(small_disk)
+        assert all([await meter.tick() for _ in range(100)])  # what the ledger holds already has its room
+        written = [await meter.writer.commit(bulky(number)) for number in range(100, 130)]
+        assert not written[-1]
+        assert not await meter.tick()
+        assert not await meter.end()
+        ballast.unlink()
+        assert await meter.start(2), meter.writer.alarm
+        await finished(meter)
+        assert await meter.end(2)
+        meter.writer.close()
+
+    asyncio.run(scene())
+    assert {job.job_id: usage.energy_mj for (job, _), usage in node.load().usage.items()} == {1: 10_300, 2: 100}
+    assert node.records() == [(1, 10_300), (2, 100)]
+    with closing(sqlite3.connect(node.folder / "state.db")) as db:
+        assert db.execute("SELECT count(*) FROM jobs").fetchone() == (32,)
+
+
+def test_a_file_system_that_is_full_at_start_is_taken_up_when_there_is_room(small_disk: Path, clock: FakeClock) -> None:
+    node = Node(small_disk / "state", clock)
+    ballast = fill(small_disk)
+
+    async def scene() -> None:
+        meter, _ = node.begin()
+        assert "make room on its disk" in str(meter.writer.alarm)
+        await meter.start()
+        assert not await meter.tick(seconds=REOPEN_S)  # still no room
+        ballast.unlink()
+        assert await meter.tick(seconds=REOPEN_S)
+        await meter.end()
+        meter.writer.close()
+
+    asyncio.run(scene())
+    assert node.records() == [(1, 300)]
 
 
 def test_the_agents_holdings_win_over_those_of_a_ledger_that_is_taken_up(node: Node) -> None:

@@ -12,7 +12,7 @@ from wattkeeper.agent.takeup import Known
 from wattkeeper.errors import StoreError
 from wattkeeper.ledger.merge import merged
 from wattkeeper.ledger.records import Records
-from wattkeeper.ledger.store import SqliteStore
+from wattkeeper.ledger.store import SpentStoreError, SqliteStore
 from wattkeeper.privileged.errors import DeviceError
 from wattkeeper.privileged.worker import DeviceThread
 from wattkeeper.protocols import Change, Clock, Kept, Store
@@ -24,7 +24,10 @@ log = logging.getLogger("wattkeeper.ledger")
 COMMIT_DEADLINE_S = 1.0
 CLOSE_DEADLINE_S = 5.0
 REOPEN_S = 60.0
-"""A ledger that could not be opened, or written for so long, is opened anew."""
+"""A ledger that could not be opened, or that a damage has made useless, is opened anew after so long."""
+
+QUIET_S = 600.0
+"""Trouble that comes back is not told of again for so long; it stays an alarm."""
 
 MOST_WAITING = 64
 """More changes that wait are merged into the last of them, up to ``MOST_CHARGES`` charges in each."""
@@ -82,10 +85,14 @@ class LedgerWriter:
         self._lock = threading.Lock()
         self._waiting: deque[Change] = deque()
         self._writing: Change | None = None
+        self._before: Change | None = None  # what brings a ledger that was opened anew to where the others begin
         self._known = Known(kept or Kept())
         self._following: Future[None] | None = None
         self._behind: Future[None] | None = None
         self._next_open_mono = self._clock.mono() + REOPEN_S
+        self._spent = False
+        self._told = trouble is not None
+        self._quiet_until_mono = self._clock.mono()
         self.trouble = trouble
 
     @property
@@ -108,8 +115,7 @@ class LedgerWriter:
             self._failed(error)
             return False
         if self.trouble is not None:
-            log.warning("the ledger is written again; nothing was lost")
-            self.trouble = None
+            self._recovered()
         self._follow_up()
         return True
 
@@ -139,11 +145,21 @@ class LedgerWriter:
             return True
         return self._store is None and self._clock.mono() < self._next_open_mono
 
+    def _recovered(self) -> None:
+        if self._told:
+            log.warning("the ledger is written again; nothing was lost")
+        self.trouble = None
+
     def _failed(self, error: StoreError | DeviceError) -> None:
+        now = self._clock.mono()
         if self.trouble is None:
+            self._next_open_mono = now + REOPEN_S
+            self._told = now >= self._quiet_until_mono  # a disk on the brink fails and recovers at every other tick
+        if self.trouble is None and self._told:
             log.error("the ledger cannot be written, going on in memory: %s", error)
-            self._next_open_mono = self._clock.mono() + REOPEN_S
+            self._quiet_until_mono = now + QUIET_S
         self.trouble = str(error)
+        self._spent = isinstance(error, SpentStoreError)
         self._behind = self._following
 
     def _follow_up(self) -> None:
@@ -168,35 +184,39 @@ class LedgerWriter:
 
     def _next(self) -> Change | None:
         with self._lock:
+            if self._before is not None:
+                return self._before
             if self._writing is None and self._waiting:
                 self._writing = self._waiting.popleft()
             return self._writing
 
     def _written(self, change: Change) -> None:
         with self._lock:
-            self._writing = None
+            if self._before is not None:
+                self._before = None
+            else:
+                self._writing = None
             self._known.wrote(change)
         if self._keeper is not None and (change.over or any(note.ended_at is not None for note in change.notes)):
             self._keeper.expect()
 
     def _open_anew(self) -> None:
-        """Open the ledger if there is none, or it has not been to be written for long. Raises StoreError."""
+        """Open the ledger if there is none, or it has been of no use for long. Raises StoreError."""
         now = self._clock.mono()
-        if self._reopen is None or (self._store is not None and (self.trouble is None or now < self._next_open_mono)):
+        if self._reopen is None or (self._store is not None and (not self._spent or now < self._next_open_mono)):
             return
-        self._next_open_mono = now + REOPEN_S
+        self._next_open_mono, self._spent = now + REOPEN_S, False
         if self._store is not None:
             store, self._store = self._store, None
             store.close()
         store = self._reopen()
         kept = store.load()
         with self._lock:
-            later = (*((self._writing,) if self._writing else ()), *self._waiting)
-            if later:
-                first = self._known.reconcile(kept, later)
-                self._waiting = deque([first, *later])
-                self._writing = None
+            self._before = self._known.reconcile(kept, self._later())
         self._store = store
+
+    def _later(self) -> tuple[Change, ...]:
+        return (*((self._writing,) if self._writing else ()), *self._waiting)
 
     def _finish(self) -> None:
         self._next_open_mono = self._clock.mono()
@@ -212,7 +232,7 @@ class LedgerWriter:
     def _what_waits(self) -> str:
         """What is lost if it is never written, in words."""
         with self._lock:
-            changes = (*((self._writing,) if self._writing else ()), *self._waiting)
+            changes = self._later()
         energy = [energy for change in changes for c in change.charges for energy in c.jobs_mj.values()]
         jobs = {key for change in changes for c in change.charges for key in c.jobs_mj}
         lost = format_energy(Millijoules(sum(energy)))

@@ -36,8 +36,8 @@ class Known:
         self._watermarks.update({mark.sample.gpu: mark for mark in change.watermarks})
         self._holds.update(change.holds)
 
-    def reconcile(self, kept: Kept, later: Sequence[Change]) -> Change:
-        """What brings a ledger that holds ``kept`` to what is known, before ``later`` (not empty) is written to it.
+    def reconcile(self, kept: Kept, later: Sequence[Change]) -> Change | None:
+        """What brings a ledger that holds ``kept`` to what is known, before ``later`` is written to it; None: nothing.
 
         The agent's holdings and admin holds win: runs that only the ledger holds have ended. What a GPU's counter
         gained between the ledger's watermark and the agent's is unattributed.
@@ -46,18 +46,23 @@ class Known:
         gone = tuple(h for name, h in theirs.items() if name not in self._holdings)
         held = {key for key, _ in self._holdings} | {h.job.key for change in later for h in change.added}
         marks = [mark for gpu, mark in self._watermarks.items() if _is_other(kept.watermarks.get(gpu), mark)]
-        change = Change(
+        added = tuple(h for name, h in self._holdings.items() if name not in theirs)
+        if not later or not (gone or added or marks or kept.holds != self._standing()):
+            return None
+        log.warning("the ledger is taken up: %d of its holdings are over, %d counters moved", len(gone), len(marks))
+        return Change(
             boot_id=later[0].boot_id,
             at=later[0].at,
             removed=gone,
-            added=tuple(h for name, h in self._holdings.items() if name not in theirs),
+            added=added,
             over=_ended(gone, held),
             charges=tuple(_gap(kept.watermarks.get(mark.sample.gpu), mark) for mark in marks),
             watermarks=tuple(marks),
             holds={**dict.fromkeys(kept.holds), **self._holds},
         )
-        log.warning("the ledger is taken up: %d of its holdings are over, %d counters moved", len(gone), len(marks))
-        return change
+
+    def _standing(self) -> dict[GpuUuid, AdminHold]:
+        return {gpu: hold for gpu, hold in self._holds.items() if hold is not None}
 
 
 def _is_other(theirs: Watermark | None, ours: Watermark) -> bool:

@@ -8,7 +8,7 @@ import logging
 import os
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TypeVar
@@ -45,6 +45,14 @@ _MENDS = {
     sqlite3.SQLITE_CORRUPT: "the agent sets it aside within a minute and begins a fresh one",
     sqlite3.SQLITE_NOTADB: "the agent sets it aside within a minute and begins a fresh one",
 }
+
+
+class SpentStoreError(StoreError):
+    """The ledger is of no more use as it is open: it may be when it is opened anew."""
+
+
+class _FullError(StoreError):
+    """The disk is full."""
 
 
 class _DamagedError(Exception):
@@ -85,10 +93,11 @@ class SqliteStore:
 
     def commit(self, change: Change) -> None:
         """Write a change, whole or not at all. Raises StoreError."""
-        with self._transaction():
-            self._writer.write(change)
-            failpoint("ledger.commit")
-        failpoint("ledger.committed")
+        try:
+            self._write(change)
+        except _FullError:
+            self._free_log()
+            self._write(change)
 
     def unrecorded(self) -> Sequence[JobRecord]:
         """Ended runs whose record has not been noted, oldest first, at most ``schema.RECORDED_AT_ONCE``.
@@ -169,6 +178,7 @@ class SqliteStore:
                 migrate(db, version)
             except (ValueError, KeyError, TypeError) as error:
                 raise _DamagedError(f"a row makes no sense: {error!r}") from None
+            db.execute("PRAGMA wal_checkpoint(TRUNCATE)")  # tables in the file, or a full disk leaves no room for them
 
     def _begin_afresh(self, damage: _DamagedError) -> sqlite3.Connection:
         """Move the damaged file out of the way and open a new one. Raises StoreError where that fails too."""
@@ -207,9 +217,21 @@ class SqliteStore:
         except (sqlite3.Error, OverflowError, UnicodeError) as error:
             raise self._explain("use", error) from None
 
+    def _write(self, change: Change) -> None:
+        with self._transaction():
+            self._writer.write(change)
+            failpoint("ledger.commit")
+        failpoint("ledger.committed")
+
+    def _free_log(self) -> None:
+        """On a full disk: put what the log holds in the file, so that the room that the log has can be used again."""
+        with suppress(sqlite3.Error):
+            self._db.execute("PRAGMA wal_checkpoint(PASSIVE)")
+
     def _explain(self, tried: str, error: Exception) -> StoreError:
         mend = _MENDS.get(_code(error), "check the disk it is on")
-        return StoreError(f"{self._path}: cannot {tried} the ledger ({error}); {mend}")
+        kind = {sqlite3.SQLITE_FULL: _FullError, sqlite3.SQLITE_BUSY: StoreError, sqlite3.SQLITE_READONLY: StoreError}
+        return kind.get(_code(error), SpentStoreError)(f"{self._path}: cannot {tried} the ledger ({error}); {mend}")
 
     def _sensible(self, read: Callable[[sqlite3.Connection], T]) -> T:
         try:
