@@ -32,7 +32,6 @@ def measure(root: Path, chance: random.Random) -> list[Row]:
         nodes.append(BenchNode(root, "none"))
         driver = nodes[0]
         rows = [row for node in nodes for row in latency.measure(node, root)]
-        truths = {node.profile: energy.run_jobs(node, chance) for node in nodes}
         kills = mending.measure_kills(driver, chance)
         jobs = {}
         for node in nodes:
@@ -49,8 +48,7 @@ def measure(root: Path, chance: random.Random) -> list[Row]:
             jobs[node.profile] = upkeep.occupy(node)
             rows += [upkeep.measure_ticks(node), upkeep.measure_scrapes(node, exporter)]
         rows += [mending.measure_drift(driver, jobs["driver"], chance), kills]
-        for node in nodes:
-            rows += energy.measure(node, truths[node.profile])
+        rows += [energy.measure(node) for node in nodes]
         rows += accuracy.measure(root, chance)
         return [*rows, *storage.measure(root, chance), RPCS]
     finally:

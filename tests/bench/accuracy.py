@@ -48,7 +48,7 @@ def measure(root: Path, chance: random.Random) -> list[Row]:
     cards: list[Cards] = []
     try:
         for model in MODELS:
-            node = BenchNode(root, "none", model=model, name=f"acc-{model}")
+            node = BenchNode(root, "driver", model=model, name=f"acc-{model}")
             found = find_model(model)
             cards.append(Cards(model, node, found.energy_update_ms / 1000, found.peak_mw))
         progress(f"{', '.join(MODELS)}: jobs of {LONG_S:g} s, one on each GPU")
