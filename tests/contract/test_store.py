@@ -1,15 +1,13 @@
-"""What every ledger does; then what only the one on disk can get wrong."""
+"""What every ledger does, on disk and in memory."""
 
-import os
-import sqlite3
-import stat
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from tests.contract.changes import DAY, NOW, A, B, change, charges, facts, holding, key, mark, note, used
 
 from wattkeeper.errors import StoreError
 from wattkeeper.ledger.memory import MemoryStore
@@ -21,21 +19,13 @@ from wattkeeper.model import (
     EnergySample,
     EnergySource,
     GpuUuid,
-    Holding,
-    JobFacts,
-    JobKey,
     Outcome,
     Sharing,
     Watermark,
 )
-from wattkeeper.protocols import Change, GpuNote, JobNote, Kept, Store, Usage
+from wattkeeper.protocols import GpuNote, Kept, Store, Usage
 from wattkeeper.snapshot import AdminHold
 from wattkeeper.units import Millijoules, Milliwatts
-
-A, B = GpuUuid("GPU-a"), GpuUuid("GPU-b")
-DAY = 86_400.0
-NOW = 1_000_000.0
-DAMAGED_AT = 1_700_000_000.0
 
 
 @pytest.fixture(params=["sqlite", "memory"])
@@ -43,41 +33,6 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
     made: Store = SqliteStore(tmp_path / "state.db") if request.param == "sqlite" else MemoryStore()
     with closing(made):
         yield made
-
-
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "lib" / "state.db"
-
-
-def key(job_id: int, run: str = "r0") -> JobKey:
-    return JobKey("cluster", job_id, run)
-
-
-def facts(job_id: int, **more: object) -> JobFacts:
-    return JobFacts(key(job_id), 1000, user="alice", **more)  # type: ignore[arg-type]
-
-
-def holding(job_id: int, gpu: GpuUuid = A, share: Sharing = Sharing.WHOLE, **more: object) -> Holding:
-    return Holding(facts(job_id, **more), gpu, share, 10.5, 20.25)
-
-
-def charges(gpu: GpuUuid = A, idle: int = 0, nobodys: int = 0, **jobs: int) -> Charges:
-    """``j7=5``: 5 mJ to job 7."""
-    owners = {key(int(name[1:])): Millijoules(energy) for name, energy in jobs.items()}
-    return Charges(gpu, owners, Millijoules(idle), Millijoules(nobodys))
-
-
-def used(energy: int, **more: object) -> Usage:
-    return Usage(Millijoules(energy), sources=frozenset({EnergySource.COUNTER}), **more)  # type: ignore[arg-type]
-
-
-def mark(gpu: GpuUuid, energy: int, *owners: JobKey, mono: float = 6.25, boot: str = "boot-1") -> Watermark:
-    return Watermark(EnergySample(gpu, Millijoules(energy), 5.5, mono, boot), owners)
-
-
-def change(at: float = NOW, boot: str = "boot-1", **parts: object) -> Change:
-    return Change(boot, at, **parts)  # type: ignore[arg-type]
 
 
 def test_a_fresh_ledger_knows_nothing(store: Store) -> None:
@@ -203,11 +158,6 @@ def test_only_the_latest_ends_are_kept(store: Store) -> None:
     over = store.load().over
     assert len(over) == 20_000
     assert {key(20_000), key(20_001)} <= over
-
-
-def note(job_id: int, ended_at: float | None = None, started_at: float = NOW, **more: object) -> JobNote:
-    known = {name: more.pop(name) for name in ("account", "partition", "qos", "comment", "job_name") if name in more}
-    return JobNote(facts(job_id, **known), started_at, ended_at, **more)  # type: ignore[arg-type]
 
 
 def shares(gpu: GpuUuid = A, at: float = NOW, **more: object) -> Charges:
@@ -371,164 +321,3 @@ def test_another_thread_may_use_it(store: Store) -> None:
     thread.start()
     thread.join()
     assert found[0].holdings == (holding(1),)
-
-
-# On disk
-
-
-def open_store(path: Path) -> SqliteStore:
-    return SqliteStore(path, lambda: DAMAGED_AT)
-
-
-def test_what_was_written_is_there_after_a_kill(path: Path) -> None:
-    killed = open_store(path)
-    killed.commit(change(added=(holding(1),), charges=(charges(A, j1=5),), watermarks=(mark(A, 5, key(1)),)))
-    with closing(open_store(path)) as store:  # the first was never closed
-        assert store.load().usage == {(key(1), A): used(5)}
-        assert store.load().holdings == (holding(1),)
-    killed.close()
-
-
-def test_only_its_owner_reads_the_ledger(path: Path) -> None:
-    path.parent.mkdir()
-    path.touch(0o644)
-    with closing(open_store(path)) as store:
-        store.commit(change(added=(holding(1),)))
-        files = sorted(path.parent.iterdir())
-        assert len(files) == 3  # with the log and its index
-        assert {stat.S_IMODE(file.stat().st_mode) for file in files} == {0o600}
-
-
-def test_a_change_that_cannot_be_written_whole_is_not_written_at_all(path: Path) -> None:
-    with closing(open_store(path)) as store:
-        store.commit(change(added=(holding(1),), charges=(charges(A, idle=1),)))
-        before = store.load()
-        too_much = change(
-            NOW + 1, "boot-2", removed=(holding(1),), charges=(charges(A, idle=2), charges(A, idle=2**70))
-        )
-        with pytest.raises(StoreError, match=r"state\.db: cannot use the ledger"):
-            store.commit(too_much)
-        assert store.load() == before
-        store.commit(change(removed=(holding(1),)))  # and it goes on
-        assert store.load().holdings == ()
-
-
-def test_a_newer_file_is_refused_and_left_alone(path: Path) -> None:
-    open_store(path).close()
-    with closing(sqlite3.connect(path)) as db:
-        db.execute("PRAGMA user_version = 99")
-    content = path.read_bytes()
-    with pytest.raises(StoreError, match=r"state\.db: a newer Wattkeeper .*version 99.*; install that version"):
-        open_store(path)
-    assert path.read_bytes() == content
-    assert [file.name for file in path.parent.iterdir()] == ["state.db"]
-
-
-def not_sqlite(path: Path) -> None:
-    path.write_bytes(b"no database at all, " * 500)
-
-
-def cut_short(path: Path) -> None:
-    os.truncate(path, 8192)
-
-
-def page_overwritten(path: Path) -> None:
-    with path.open("r+b") as file:
-        file.seek(4096)
-        file.write(b"\xff" * 4096)
-
-
-def senseless_facts(path: Path) -> None:
-    with closing(sqlite3.connect(path)) as db, db:
-        db.execute("UPDATE holdings SET facts = '{'")
-
-
-def senseless_share(path: Path) -> None:
-    with closing(sqlite3.connect(path)) as db, db:
-        db.execute("UPDATE holdings SET share = 'half'")
-
-
-@pytest.mark.parametrize("damage", [not_sqlite, cut_short, page_overwritten, senseless_facts, senseless_share])
-def test_a_damaged_file_is_set_aside_and_a_fresh_one_begun(
-    path: Path, damage: Callable[[Path], None], caplog: pytest.LogCaptureFixture
-) -> None:
-    with closing(open_store(path)) as store:
-        store.commit(change(added=(holding(1),)))
-    damage(path)
-    with closing(open_store(path)) as store:
-        assert store.load() == Kept()
-        aside = path.parent / "state.db.corrupt-20231114T221320Z"
-        assert store.set_aside == aside
-        assert aside.exists()
-        assert str(aside) in caplog.text
-        store.commit(change(added=(holding(2),)))
-    with closing(open_store(path)) as store:
-        assert store.load().holdings == (holding(2),)
-        assert store.set_aside is None
-
-
-def test_damage_among_a_years_jobs_does_not_hold_up_the_start_and_is_found_when_asked_for(
-    path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("wattkeeper.ledger.store.CHECKED_WHOLE", 0)
-    with closing(open_store(path)) as store:
-        store.commit(change(added=(holding(1),), notes=tuple(note(number, NOW) for number in range(2, 500))))
-    with closing(sqlite3.connect(path)) as db:
-        (root,) = db.execute("SELECT rootpage FROM sqlite_master WHERE name = 'jobs'").fetchone()
-    with path.open("r+b") as file:
-        file.seek(4096 * (root - 1))
-        file.write(b"\xff" * 4096)
-    with closing(open_store(path)) as store:
-        assert [h.job.key for h in store.load().holdings] == [key(1)]
-        with pytest.raises(StoreError, match=r"state\.db: .*malformed.*; the agent sets it aside within a minute"):
-            store.commit(change(notes=(note(2, NOW),)))
-    with closing(SqliteStore(path, lambda: DAMAGED_AT, check_all=True)) as store:
-        assert store.set_aside is not None
-        store.commit(change(notes=(note(2, NOW),)))
-
-
-def test_a_second_damaged_file_does_not_overwrite_the_first(path: Path) -> None:
-    path.parent.mkdir()
-    for content in (b"first " * 1000, b"second " * 1000):
-        path.write_bytes(content)
-        open_store(path).close()
-    aside = sorted(path.parent.glob("state.db.corrupt-*"))
-    assert [file.read_bytes()[:6] for file in aside] == [b"first ", b"second"]
-
-
-def test_a_log_left_by_a_damaged_file_is_not_played_into_the_fresh_one(path: Path) -> None:
-    open_store(path).close()  # all but the next commit is in the file itself
-    killed = open_store(path)
-    killed.commit(change(added=(holding(1),)))
-    log = Path(f"{path}-wal").read_bytes()
-    killed.close()
-    path.write_bytes(b"damaged " * 1000)
-    Path(f"{path}-wal").write_bytes(log)
-    with closing(open_store(path)) as store:
-        assert store.load() == Kept()
-
-
-def test_a_folder_in_its_place_is_named_with_the_mend(path: Path) -> None:
-    path.mkdir(parents=True)
-    with pytest.raises(StoreError, match=r"state\.db: cannot open the ledger \(Is a directory\); let the agent"):
-        open_store(path)
-
-
-def test_a_file_that_another_process_keeps_locked_is_named_with_the_mend(
-    path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("wattkeeper.ledger.store.BUSY_TIMEOUT_S", 0.05)
-    with closing(open_store(path)) as store, closing(sqlite3.connect(path, isolation_level=None)) as other:
-        other.execute("BEGIN IMMEDIATE")
-        with pytest.raises(StoreError, match=r"state\.db: .*locked.*; another process keeps it locked"):
-            store.commit(change())
-        other.execute("ROLLBACK")
-        store.commit(change())
-
-
-def test_a_reader_does_not_hold_up_the_writer(path: Path) -> None:
-    with closing(open_store(path)) as store, closing(sqlite3.connect(path, isolation_level=None)) as reader:
-        reader.execute("BEGIN")
-        reader.execute("SELECT * FROM holdings").fetchall()
-        store.commit(change(added=(holding(1),)))
-        assert store.load().holdings == (holding(1),)
