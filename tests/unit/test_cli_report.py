@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import closing
 from datetime import date
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.shell_completion import ShellComplete
@@ -32,7 +33,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.setattr(report, "today", lambda: date(2026, 11, 23))
     monkeypatch.setattr(period, "today", lambda: date(2026, 11, 23))
     with closing(SqliteStore(tmp_path / "state.db")) as store:
-        ml = {"account": "ml", "partition": "gpu"}
+        ml: dict[str, Any] = {"account": "ml", "partition": "gpu"}
         jobs = (note(1, **ml, user="ann"), note(2, **ml, user="b\x1bob"), note(3, partition="debug", user="eve"))
         charge(store, "2026-11-20", Charges(A, {key(1): Millijoules(7 * KWH)}, held_ns=10 * HOUR_NS), notes=jobs)
         charge(store, "2026-11-20", Charges(A, {key(3): Millijoules(2 * KWH)}, held_ns=5 * HOUR_NS))

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import closing
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests.unit.ledger_of_many import FIRST_DAY, LAST_DAY, make_ledger, report_of_all
@@ -32,9 +33,9 @@ def key(job_id: int, run: str = "r0") -> JobKey:
     return JobKey("c", job_id, run)
 
 
-def note(job_id: int, ended: str | None = None, run: str = "r0", uid: int = 1000, **facts: str | None) -> JobNote:
+def note(job_id: int, ended: str | None = None, *, run: str = "r0", uid: int = 1000, **facts: Any) -> JobNote:
     ended_at = None if ended is None else noon(ended)
-    known = JobFacts(key(job_id, run), uid, node="n1", **facts)  # type: ignore[arg-type]
+    known = JobFacts(key(job_id, run), uid, node="n1", **facts)
     return JobNote(known, noon("2026-11-01"), ended_at, gpus={A: GpuNote(0, "H100", Milliwatts(300_000))})
 
 
@@ -47,7 +48,7 @@ def path(tmp_path: Path) -> Path:
 def store(path: Path) -> Iterator[SqliteStore]:
     """Two accounts over two days; job 3 has no account and still runs."""
     with closing(SqliteStore(path)) as made:
-        ml = {"account": "ml", "partition": "gpu"}
+        ml: dict[str, Any] = {"account": "ml", "partition": "gpu"}
         jobs = (note(1, **ml, user="ann"), note(2, **ml, user="bob"), note(3, partition="debug", user="eve"))
         charge(made, "2026-11-20", Charges(A, {key(1): Millijoules(7)}, held_ns=HOUR_NS), notes=jobs)
         charge(made, "2026-11-20", Charges(A, {key(3): Millijoules(5)}, held_ns=HOUR_NS))
