@@ -333,7 +333,7 @@ def test_a_module_at_its_peak_gains_no_more_than_a_gpu_of_its_limit_could(
         simulation.set_clock("manual")
         _, info = await reader.list_gpus(DEADLINE_S)
         assert simulation.gpu(1).uuid == info.uuid
-        samples = []
+        samples: list[EnergySample] = []
         simulation.load(1, 1.0)
         for seconds in (0.0, 0.05, 0.5, 10.0, 60.0):
             simulation.advance(seconds)

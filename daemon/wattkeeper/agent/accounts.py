@@ -57,8 +57,11 @@ class Accounts:
 
     def charge(self, account: Account, energy_mj: Millijoules, at_mono: float) -> None:
         """Add to an account's total."""
-        self.expect(account, at_mono)
-        total = self._totals[account]
+        total = self._totals.get(account)
+        if total is None or not total.shown:
+            self.expect(account, at_mono)
+            total = self._totals[account]
+        total.last_mono = max(total.last_mono, at_mono)
         total.energy_mj = Millijoules(total.energy_mj + energy_mj)
 
     def view(self, now_mono: float, busy: Collection[Account]) -> dict[Account, AccountView]:

@@ -1,7 +1,6 @@
 """Closing energy intervals: what the counters gained, charged to whoever held the GPUs."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
 
 from wattkeeper.agent.state import Gpu, State
 from wattkeeper.agent.tally import Tally
@@ -21,6 +20,8 @@ from wattkeeper.model import (
 from wattkeeper.protocols import Usage
 from wattkeeper.snapshot import fresh_s
 from wattkeeper.units import Millijoules
+
+_NOTHING = Usage(Millijoules(0))
 
 Cut = tuple[tuple[Charges, ...], tuple[Watermark, ...]]
 
@@ -124,18 +125,19 @@ def settle(state: State, tally: Tally, charges: Iterable[Charges], watermarks: I
 
 def add(before: Usage | None, energy_mj: Millijoules, charge: Charges) -> Usage:
     """What a job has used of a GPU, after an interval of which so much energy is its own."""
-    bases = frozenset() if charge.basis is None else frozenset({charge.basis})
-    sources = frozenset({charge.source})
-    if before is None:
-        return Usage(energy_mj, charge.held_ns, charge.capped_ns, charge.power_mw, bases, sources)
+    before = before or _NOTHING
     capped = [ns for ns in (before.capped_ns, charge.capped_ns) if ns is not None]
     peaks = [mw for mw in (before.peak_mw, charge.power_mw) if mw is not None]
-    return replace(
-        before,
+    bases, sources = before.bases, before.sources
+    if charge.basis is not None and charge.basis not in bases:
+        bases |= {charge.basis}
+    if charge.source not in sources:
+        sources |= {charge.source}
+    return Usage(
         energy_mj=Millijoules(before.energy_mj + energy_mj),
         held_ns=before.held_ns + charge.held_ns,
         capped_ns=sum(capped) if capped else None,
         peak_mw=max(peaks) if peaks else None,
-        bases=before.bases | bases,
-        sources=before.sources | sources,
+        bases=bases,
+        sources=sources,
     )

@@ -1,7 +1,7 @@
 """Whose the energy of an interval is. Sums are exact: integers in, integers out, nothing dropped."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from functools import partial
 
 from wattkeeper.model import Basis, Charges, EnergySample, Gap, JobKey, Watermark
 from wattkeeper.units import Millijoules, Milliwatts
@@ -47,36 +47,35 @@ def attribute(
     before = watermark.sample
     whole = _interval(before, sample)
     if before.boot_id != sample.boot_id:
-        return replace(whole, unattributed_mj=sample.energy_mj, gap=Gap.RESTART)
+        return whole(unattributed_mj=sample.energy_mj, gap=Gap.RESTART)
     gained, most_mj = sample.energy_mj - before.energy_mj, _most_mj(most_mw, sample.at_mono - before.at_mono)
     if gained < 0 or before.source is not sample.source:
         if most_mj is not None and sample.energy_mj > most_mj:
-            return replace(whole, gap=Gap.JUMP)
-        return replace(whole, unattributed_mj=sample.energy_mj, gap=Gap.RESTART)
+            return whole(gap=Gap.JUMP)
+        return whole(unattributed_mj=sample.energy_mj, gap=Gap.RESTART)
     if most_mj is not None and gained > most_mj:
-        return replace(whole, unattributed_mj=Millijoules(gained), gap=Gap.JUMP)
+        return whole(unattributed_mj=Millijoules(gained), gap=Gap.JUMP)
     holders = sorted(set(owners))
     if holders != sorted(set(watermark.owners)):
-        return replace(whole, unattributed_mj=Millijoules(gained), gap=Gap.OUTAGE)
+        return whole(unattributed_mj=Millijoules(gained), gap=Gap.OUTAGE)
     if not holders:
-        return replace(whole, idle_mj=Millijoules(gained))
+        return whole(idle_mj=Millijoules(gained))
     if len(holders) == 1:
-        return replace(whole, jobs_mj={holders[0]: Millijoules(gained)}, basis=Basis.SOLE)
+        return whole(jobs_mj={holders[0]: Millijoules(gained)}, basis=Basis.SOLE)
     known = {holder: max(0, (weights or {}).get(holder, 0)) for holder in holders}
     basis = weighed_by if any(known.values()) else Basis.EVEN
-    return replace(
-        whole, jobs_mj=_divide(gained, known if any(known.values()) else dict.fromkeys(holders, 1)), basis=basis
-    )
+    return whole(jobs_mj=_divide(gained, known if any(known.values()) else dict.fromkeys(holders, 1)), basis=basis)
 
 
-def _interval(before: EnergySample, sample: EnergySample) -> Charges:
-    """An interval's charges as yet without an owner. How long it was is known within one boot only."""
+def _interval(before: EnergySample, sample: EnergySample) -> partial[Charges]:
+    """An interval's charges but for whose they are. How long it was is known within one boot only."""
     held_ns = capped_ns = None
     if before.boot_id == sample.boot_id:
         held_ns = round((sample.at_mono - before.at_mono) * 1e9)
         if before.capped_ns is not None and sample.capped_ns is not None and sample.capped_ns >= before.capped_ns:
             capped_ns = min(held_ns, sample.capped_ns - before.capped_ns)
-    return Charges(
+    return partial(
+        Charges,
         sample.gpu,
         source=sample.source,
         held_ns=held_ns or 0,
