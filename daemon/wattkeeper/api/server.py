@@ -140,7 +140,7 @@ class Server:
         found = present.find_job(self._doors.snapshot(), job_id, uid)
         if found is None:
             return await self._past(job_id, uid, as_line=True)
-        if found.ended_at is None:
+        if found.ended_at is None and found.gpus:
             await self._charge_anew(found)
         snapshot = self._doors.snapshot()
         found = present.find_job(snapshot, job_id, uid) or found

@@ -2,7 +2,7 @@
 
 import csv
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
@@ -166,7 +166,7 @@ def _ask(question: Question, state_dir: Path | None, prometheus: str | None, tim
 
 
 @contextmanager
-def _progress() -> Iterator[Any]:
+def _progress() -> Iterator[Callable[[str], None]]:
     """Gives a function that shows, on a terminal, what long work is at; the line is wiped in the end."""
     clock = SystemClock()
     began, told, width = clock.mono(), 0.0, 0
