@@ -72,6 +72,11 @@ class JobView:
         """The run of the job."""
         return self.facts.key
 
+    @property
+    def all_gpus(self) -> tuple[GpuUuid, ...]:
+        """Its GPUs, and those that it had before it was given others."""
+        return tuple(dict.fromkeys((*self.gpus, *self.usage)))
+
 
 @dataclass(frozen=True, slots=True)
 class AccountView:

@@ -276,3 +276,15 @@ def test_an_account_is_there_from_its_first_job_on(account: str | None) -> None:
     assert node.snapshot().accounts == {}
     node.prolog(7, "0", **({"SLURM_JOB_ACCOUNT": account} if account else {}))
     assert {name: view.energy_mj for name, view in node.snapshot().accounts.items()} == {(account or "", ""): 0}
+
+
+def test_what_a_job_used_of_a_gpu_that_it_had_before_is_not_forgotten() -> None:
+    node = OneNode(gpu(0), gpu(1))
+    node.tick()
+    node.prolog(7, "0")
+    node.go_on(1, GPU_0=1_000)
+    node.prolog(7, "1")
+    for _ in range(2):
+        assert node.used_mj(A) == {7: 1_000}
+        assert set(node.snapshot().jobs[0].all_gpus) == {A, GpuUuid("GPU-1")}
+        node.start()

@@ -85,10 +85,10 @@ async def take_up(state: State, kept: Kept, ledger: LedgerWriter, clock: Clock) 
     for holding in kept.holdings:
         job = state.jobs.setdefault(holding.job.key, Job(holding.job, (), holding.since_at))
         job.gpus = (*job.gpus, holding.gpu)
-        used = kept.usage.get((holding.job.key, holding.gpu))
-        if used is not None:
-            job.usage[holding.gpu] = used
         state.cluster = state.cluster or holding.job.key.cluster
+    for (key, uuid), used in kept.usage.items():
+        if key in state.jobs:
+            state.jobs[key].usage[uuid] = used
 
 
 async def drain(spool: Spool, handler: EventHandler) -> None:

@@ -62,7 +62,7 @@ def job_json(job: JobView, snapshot: Snapshot) -> Json:
         "outcome": str(first.outcome) if first else "none",
         "message": job.message,
         "total": total_json(job.usage.values()),
-        "gpus": [_job_gpu(job, uuid, minors[uuid]) for uuid in job.gpus if uuid in minors],
+        "gpus": [_job_gpu(job, uuid, minors[uuid]) for uuid in job.all_gpus if uuid in minors],
     }
 
 

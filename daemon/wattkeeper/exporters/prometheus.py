@@ -265,7 +265,7 @@ def _add_jobs(page: _Page, snapshot: Snapshot, seen_mono: float, names: bool) ->
         user, account = (_label(facts.user), _label(facts.account)) if names else ("", "")
         page.add("job_info", (job_id, user, account, _label(facts.partition), _label(facts.qos)), 1)
         is_new = _is_new(job.born_mono, seen_mono)
-        for gpu in job.gpus:
+        for gpu in job.all_gpus:
             usage = job.usage.get(gpu)
             if gpu in minors and (usage is not None or (gpu in metered and job.ended_at is None)):
                 energy = 0.0 if usage is None or is_new else joules(usage.energy_mj)
