@@ -119,6 +119,9 @@ def test_every_joule_is_somebodys(watched: Watched) -> None:
             for labels, value in watched.prometheus.query(f"{device} - {idle} - {nobodys} - {jobs}")
         }
 
+    # at its first scrape Prometheus was shown the jobs' counters at their beginning, 0 (docs/decisions/zero-first.md)
+    begun = "min(wattkeeper_job_gpu_energy_joules_total offset 3s) > 0"
+    wait_until(lambda: watched.prometheus.query(begun), 8, "the jobs' counters run", note=False)
     wait_until(lambda: len(unexplained()) == 3, 8, "Prometheus has looked for 3 s", note=False)
     assert unexplained() == pytest.approx({"node1": 0, "node2": 0, "node3": 0}, abs=0.01)
     assert all(value > 0 for expression in (device, jobs) for _, value in watched.prometheus.query(expression))
