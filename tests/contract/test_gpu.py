@@ -13,6 +13,7 @@ from typing import Any, Literal
 import pytest
 from tests.contract.reading import check as check_reading
 from tests.fakes import FakeGpus
+from tests.unit.nvml_here import lacking
 
 from wattkeeper.core.attribute import attribute
 from wattkeeper.gpus.nvml import NvmlReader
@@ -25,6 +26,7 @@ from wattkeeper.privileged.worker import DeviceThread
 from wattkeeper.protocols import Actuator, GpuReader
 from wattkeeper.simulator import Process, Simulation
 from wattkeeper.simulator.library import find_library
+from wattkeeper.simulator.models import Lack
 from wattkeeper.system.clock import SystemClock
 from wattkeeper.units import Milliwatts
 
@@ -347,3 +349,18 @@ def test_a_module_at_its_peak_gains_no_more_than_a_gpu_of_its_limit_could(
             assert charges.gap is None
 
     run(scene())
+
+
+def test_a_card_without_a_counter_tells_its_power(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scene(reader: NvmlReader) -> None:
+        (info,) = await reader.list_gpus(DEADLINE_S)
+        answer = (await reader.read([info.uuid], DEADLINE_S))[info.uuid]
+        assert isinstance(answer, GpuReading)
+        assert answer.energy_mj is None
+        assert answer.power_mw is not None
+
+    with Simulation.create(tmp_path / "gpus", model=lacking(Lack.ENERGY), gpus=1) as simulation:
+        monkeypatch.setenv("WATTKEEPER_SIM_STATE", str(simulation.state))
+        nvml = Nvml(str(find_library()))
+        run(scene(NvmlReader(nvml, SystemClock(), cache(DeviceThread))))
+        nvml.close()
