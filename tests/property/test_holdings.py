@@ -108,7 +108,9 @@ def test_an_epilog_ends_nothing_that_began_after_it(events: list[Event], mono: i
     node = Node()
     for event in events:
         event.tell(node)
-    began = {run: min(h.since_mono for h in node.holdings if h.job.key == run) for run in {h.job.key for h in node.holdings}}
+    began = {
+        run: min(h.since_mono for h in node.holdings if h.job.key == run) for run in {h.job.key for h in node.holdings}
+    }
     later = {holding for holding in node.holdings if began[holding.job.key] >= mono}
     others = {holding for holding in node.holdings if holding.job.key.job_id != 1}
     for run in ("r0", "r1", "r2", "s9ab"):

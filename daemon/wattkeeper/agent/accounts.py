@@ -1,6 +1,6 @@
 """What each account has used on this node: totals that only grow, and which of them are shown."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 
 from wattkeeper.protocols import Account
@@ -64,11 +64,11 @@ class Accounts:
         total.last_mono = max(total.last_mono, at_mono)
         total.energy_mj = Millijoules(total.energy_mj + energy_mj)
 
-    def view(self, now_mono: float, busy: Collection[Account]) -> dict[Account, AccountView]:
+    def view(self, now_mono: float, busy: Callable[[], Collection[Account]]) -> dict[Account, AccountView]:
         """The totals to show. ``busy``: accounts with a job here, which are shown whatever they were charged."""
-        for account, total in self._totals.items():
-            if account not in busy and now_mono - total.last_mono > SHOWN_S:
-                total.shown = False
+        idle = [account for account, total in self._totals.items() if now_mono - total.last_mono > SHOWN_S]
+        for account in set(idle).difference(busy()) if idle else ():
+            self._totals[account].shown = False
         return {
             account: AccountView(total.energy_mj, total.base_mj, total.born_mono)
             for account, total in self._totals.items()

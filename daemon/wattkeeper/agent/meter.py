@@ -87,13 +87,19 @@ def cut(state: State, readings: Mapping[GpuUuid, GpuReading], after: Mapping[Gpu
 
 
 def _charges(state: State, gpu: Gpu, sample: EnergySample) -> Charges:
-    before = _of_this_boot(state, gpu)
-    integrated = before is not None and before.source is sample.source is EnergySource.POWER
-    if integrated and before and sample.at_mono - before.at_mono > fresh_s(state.settings.interval):
+    if sample.source is EnergySource.POWER and _is_a_hole(state, gpu, sample):
         return Charges(sample.gpu, source=sample.source, gap=Gap.OUTAGE, at=sample.at)
     weights, by = _weights(state, gpu, sample)
     owners = state.owners(sample.gpu)
     return attribute(gpu.watermark, sample, owners, weights=weights, weighed_by=by, most_mw=gpu.info.max_mw)
+
+
+def _is_a_hole(state: State, gpu: Gpu, sample: EnergySample) -> bool:
+    """True where power was not looked at for so long that what was drawn meanwhile is not known."""
+    before = _of_this_boot(state, gpu)
+    if before is None or before.source is not EnergySource.POWER:
+        return False
+    return sample.at_mono - before.at_mono > fresh_s(state.settings.interval)
 
 
 def _weights(state: State, gpu: Gpu, sample: EnergySample) -> tuple[Mapping[JobKey, int] | None, Basis]:

@@ -25,7 +25,7 @@ def take_snapshot(state: State, tally: Tally, clock: Clock) -> Snapshot:
         interval_s=state.settings.interval,
         gpus=tuple(_gpu(state, gpu) for gpu in state.gpus.values()),
         jobs=tuple(_job(job, minors) for job in state.jobs.values()),
-        accounts=state.accounts.view(now_mono, {account_of(h.job) for h in state.holdings}),
+        accounts=state.accounts.view(now_mono, lambda: {account_of(h.job) for h in state.holdings}),
         counters=tally.view(),
         policy=state.policy_state,
         sources=dict(state.sources),

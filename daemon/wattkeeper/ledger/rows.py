@@ -37,7 +37,9 @@ def account_of(facts: JobFacts) -> Account:
 
 def summed(text: JobText) -> str:
     """A field of a job as energy is summed by it. SQLite takes no lone surrogates: they are written as escapes."""
-    return text.encode("utf-8", "backslashreplace").decode() if isinstance(text, str) else ""
+    if not isinstance(text, str):
+        return ""
+    return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode()
 
 
 def local_day(at: float) -> str:
