@@ -9,7 +9,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from tests.bench import energy, latency, mending, upkeep
+from tests.bench import calls, energy, latency, mending, upkeep
 from tests.bench.node import GPUS, BenchNode
 from tests.bench.peers.beside import NodeExporter
 from tests.bench.results import Row, exit_status
@@ -51,7 +51,7 @@ def measure(root: Path, chance: random.Random) -> list[Row]:
         rows += [mending.measure_drift(driver, jobs["driver"], chance), kills]
         for node in nodes:
             rows += energy.measure(node, truths[node.profile])
-        return [*rows, RPCS]
+        return [*rows, *calls.measure(root), RPCS]
     finally:
         for node in nodes:
             node.close()
