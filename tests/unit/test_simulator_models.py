@@ -226,7 +226,7 @@ def test_a_file_of_ones_own(tmp_path: Path) -> None:
         ("max: 0.35kW", "most: 350W", r":5: models\[Mine-1\].limit.most: unknown key"),
         ("power_update: 100ms", "power_update: 200ms", r"power_update: '200ms' is not possible"),
         ("max: 0.35kW", "", r":5: models\[Mine-1\].limit: 'max' is missing"),
-        XX,
+        ("idle: 30W", "idle: 301W", r":6: models\[Mine-1\].power.idle: 301W is more than 'static'"),
         ("static: 60W", "static: 400W", r":6: models\[Mine-1\].power.static: 400W is more than 'peak', 300W"),
         ("88.5%", "0.885", r":6: .*voltage_floor: '0.885' is not possible \(allowed: a share such as 88.5%"),
         ("88.5%", "101%", r":6: .*voltage_floor: '101%' is not possible"),
