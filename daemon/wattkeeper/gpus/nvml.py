@@ -9,7 +9,8 @@ import pynvml
 from wattkeeper.model import GpuInfo, GpuReading, GpuUuid
 from wattkeeper.privileged.errors import DeviceError, Kind
 from wattkeeper.privileged.nvml import Nvml
-from wattkeeper.privileged.worker import DeviceThread, Relay
+from wattkeeper.privileged.sweep import Sweeper
+from wattkeeper.privileged.worker import DeviceThread
 from wattkeeper.protocols import Clock
 from wattkeeper.units import Millijoules, Milliwatts
 
@@ -17,12 +18,13 @@ T = TypeVar("T")
 
 
 class NvmlReader:
-    """The ``GpuReader`` of NVIDIA cards. Each device's calls go through that device's thread."""
+    """The ``GpuReader`` of NVIDIA cards. A device's calls never overlap, and one that hangs holds up no other."""
 
     def __init__(self, nvml: Nvml, clock: Clock, thread_of: Callable[[str], DeviceThread]) -> None:
         self._nvml = nvml
         self._clock = clock
         self._thread_of = thread_of
+        self._sweeper = Sweeper()
 
     async def list_gpus(self, deadline_s: float) -> tuple[GpuInfo, ...]:
         """The GPUs of this node, by minor number; a device that answers nothing is left out. Raises DeviceError."""
@@ -34,8 +36,8 @@ class NvmlReader:
         One after the other, each within ``deadline_s`` seconds; one that is late holds nobody else up.
         """
         works = [partial(self._nvml.afresh, partial(self._read, gpu)) for gpu in gpus]
-        relay = Relay("read", list(zip(map(self._thread_of, gpus), works, strict=True)))
-        return dict(zip(gpus, await relay.run(deadline_s), strict=True))
+        calls = list(zip(map(self._thread_of, gpus), works, strict=True))
+        return dict(zip(gpus, await self._sweeper.sweep("read", calls, deadline_s), strict=True))
 
     def stalled(self, gpu: GpuUuid) -> bool:
         """True while a call on this device is out past its deadline."""
