@@ -23,7 +23,7 @@ def make_base(name: str, folder: Path) -> bytes:
             soon_ns = 100_800_000_000  # within what the worker lets pass
             for place in range(64):
                 kind = place % 12
-                value = 300_000 if kind < 2 else 0 if kind == Kind.BREAK else 1
+                value = 300_000 if kind < 2 else 0 if kind == Kind.SET_LATENCY else 1
                 every = (0, 10**9, 10**8)[place % 3]
                 if kind not in (Kind.SET_MODULE_LIMIT, Kind.BREAK):
                     _act(sim, CAction(at_ns=soon_ns, every_ns=every, gpu=0, kind=kind, level_bp=9_000, value=value))

@@ -62,8 +62,8 @@ class Worker:
         """Meets a damaged file; answers what became of it."""
         content = bytearray(self._bases[base])
         for offset, replaced in edits:
-            new = bytes.fromhex(replaced)
-            content[offset : offset + len(new)] = new
+            new, place = bytes.fromhex(replaced), offset % len(content)
+            content[place : place + len(new)] = new
         if size is not None:
             content = content[:size].ljust(size, b"\xa5")
         (self._folder / "state").write_bytes(content)

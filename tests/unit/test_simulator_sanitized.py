@@ -20,7 +20,8 @@ def test_no_function_and_no_control_does_what_c_does_not_define(host: Host) -> N
 
 
 def test_damage_is_done_to_the_whole_file(host: Host) -> None:
-    assert set(host.ask("sizes").values()) == {SIZE}
+    (size,) = set(host.ask("sizes").values())
+    assert SIZE * 0.8 < size < SIZE * 1.2
 
 
 def test_a_client_that_the_sanitizers_end_is_told_of(host: Host) -> None:

@@ -10,7 +10,8 @@ import pynvml
 from wattkeeper.model import GpuInfo, GpuReading, GpuUuid
 from wattkeeper.privileged.errors import DeviceError, Kind
 from wattkeeper.privileged.nvml import Nvml
-from wattkeeper.privileged.worker import DeviceThread, Relay
+from wattkeeper.privileged.sweep import Sweeper
+from wattkeeper.privileged.worker import DeviceThread
 from wattkeeper.protocols import Clock
 from wattkeeper.units import Millijoules, Milliwatts
 
@@ -18,12 +19,13 @@ T = TypeVar("T")
 
 
 class NvmlReader:
-    """The ``GpuReader`` of NVIDIA cards. Each device's calls go through that device's thread."""
+    """The ``GpuReader`` of NVIDIA cards. A device's calls never overlap, and one that hangs holds up no other."""
 
     def __init__(self, nvml: Nvml, clock: Clock, thread_of: Callable[[str], DeviceThread]) -> None:
         self._nvml = nvml
         self._clock = clock
         self._thread_of = thread_of
+        self._sweeper = Sweeper()
         self._use_seen_us: dict[GpuUuid, int] = {}  # by GPU, up to when its samples of use have been taken
 
     async def list_gpus(self, deadline_s: float) -> tuple[GpuInfo, ...]:
@@ -39,8 +41,8 @@ class NvmlReader:
         those of which it is also asked how much each process has used them since they were last read.
         """
         works = [partial(self._nvml.afresh, partial(self._read, gpu, gpu in shared)) for gpu in gpus]
-        relay = Relay("read", list(zip(map(self._thread_of, gpus), works, strict=True)))
-        return dict(zip(gpus, await relay.run(deadline_s), strict=True))
+        calls = list(zip(map(self._thread_of, gpus), works, strict=True))
+        return dict(zip(gpus, await self._sweeper.sweep("read", calls, deadline_s), strict=True))
 
     def stalled(self, gpu: GpuUuid) -> bool:
         """True while a call on this device is out past its deadline."""

@@ -1,4 +1,4 @@
-"""One daemon thread that makes all calls on one device, in order.
+"""One daemon thread for the calls on one device, in order and never two at a time.
 
 A driver call can hang for ever. Then this device's queue stands still and its callers run into their deadlines,
 while the loop and every other device go on.
@@ -6,11 +6,10 @@ while the loop and every other device go on.
 
 import asyncio
 import threading
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import Future
 from queue import SimpleQueue
-from typing import Any, Generic, TypeVar
+from typing import Any, TypeVar
 
 from wattkeeper.privileged.errors import DeviceError, Kind
 
@@ -25,6 +24,7 @@ class DeviceThread:
         self._on_late = on_late
         # not a Condition: that wakes the thread twice, the second time for a lock that the loop still holds
         self._queue: SimpleQueue[tuple[Callable[[], object], Future[Any]]] = SimpleQueue()
+        self._device = threading.Lock()  # held by whoever makes a call on the device
         self._newest: dict[str, Future[Any]] = {}
         self._overdue: Future[Any] | None = None
         threading.Thread(target=self._serve, name=f"device-{device[-12:]}", daemon=True).start()
@@ -71,71 +71,25 @@ class DeviceThread:
 
     def _serve(self) -> None:
         while True:
-            call, future = self._queue.get()
-            if not future.set_running_or_notify_cancel():
-                continue
-            try:
-                future.set_result(call())
-            except BaseException as error:  # noqa: BLE001 - handed to whoever waits for the call
-                future.set_exception(error)
+            work = self._queue.get()
+            with self._device:
+                _make(*work)
+
+    def make_now(self, call: Callable[[], T], future: "Future[T]") -> None:
+        """Make a call here, in the caller's thread, where nobody is talking to the device; else as ``begin``."""
+        if not self._device.acquire(blocking=False):
+            self.begin(call, future)
+            return
+        try:
+            _make(call, future)
+        finally:
+            self._device.release()
 
 
-class Relay(Generic[T]):
-    """One call on each of several devices, one after the other, each in its own device's thread.
-
-    One after the other, because a driver has one lock and Python another, and threads that queue for both cost more
-    than the calls. From thread to thread, because waking the loop in between costs as much again.
-    """
-
-    def __init__(self, what: str, calls: Sequence[tuple[DeviceThread, Callable[[], T]]]) -> None:
-        self._what = what
-        self._calls = calls
-        self._futures: list[Future[T | DeviceError]] = [Future() for _ in calls]
-        self._begun: set[int] = set()
-        self._moved_mono = time.monotonic()
-        self._lock = threading.Lock()
-
-    async def run(self, deadline_s: float) -> list[T | DeviceError]:
-        """What each call gives, in their order; a DeviceError in the place of one that raised it or came too late.
-
-        Each has ``deadline_s`` seconds. Once one was late the rest are made all at once: one deadline for all.
-        """
-        if not self._calls:
-            return []
-        self._begin(0)
-        last = asyncio.wrap_future(self._futures[-1])
-        while not last.done() and (left_s := self._moved_mono + deadline_s - time.monotonic()) > 0:
-            await asyncio.wait([last], timeout=left_s)
-        if not last.done():
-            await self._begin_all(deadline_s)
-        return [self._answer(place, deadline_s) for place in range(len(self._calls))]
-
-    def _begin(self, place: int) -> None:
-        with self._lock:
-            if place in self._begun:
-                return
-            self._begun.add(place)
-            self._moved_mono = time.monotonic()
-        thread, call = self._calls[place]
-        if place + 1 < len(self._calls):
-            self._futures[place].add_done_callback(lambda _: self._begin(place + 1))
-        thread.begin(lambda: _or_error(call), self._futures[place])
-
-    async def _begin_all(self, deadline_s: float) -> None:
-        late = next((place for place, future in enumerate(self._futures) if not future.done()), len(self._futures))
-        rest = range(late + 1, len(self._futures))
-        for place in rest:
-            self._begin(place)
-        if rest:
-            await asyncio.wait([asyncio.wrap_future(self._futures[place]) for place in rest], timeout=deadline_s)
-
-    def _answer(self, place: int, deadline_s: float) -> T | DeviceError:
-        thread, future = self._calls[place][0], self._futures[place]
-        return future.result() if future.done() else thread.give_up(self._what, future, deadline_s)
-
-
-def _or_error(call: Callable[[], T]) -> T | DeviceError:
+def _make(call: Callable[[], T], future: "Future[T]") -> None:
+    if not future.set_running_or_notify_cancel():
+        return
     try:
-        return call()
-    except DeviceError as error:
-        return error
+        future.set_result(call())
+    except BaseException as error:  # noqa: BLE001 - handed to whoever waits for the call
+        future.set_exception(error)

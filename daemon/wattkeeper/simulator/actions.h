@@ -11,7 +11,7 @@
 enum wk_kind {
     WK_SET_LIMIT,        /* [mW] */
     WK_SET_MODULE_LIMIT, /* [mW] */
-    WK_START_LOAD,       /* which: a profile of profiles.h; level_bp: how much of it; [ms of work at full speed; 0: no end] */
+    WK_START_LOAD,       /* which: a profile of profiles.h; level_bp: how much of it; [ms of work, 0: no end] */
     WK_BREAK,            /* which: enum wk_fault; [what that fault takes] */
     WK_MEND,             /* which: enum wk_fault, or WK_ALL */
     WK_JUMP_COUNTER,     /* [mJ, may be negative] the energy counter jumps by so much */

@@ -203,7 +203,8 @@ static void add_cycles(const struct wk_model *model, struct wk_sums *sums, const
 
 /* Sums over whole pieces from `from_ns` on: until `until_ns`, or until so much work is done, whichever is first.
  * Answers when. `goal_ns` 0: no end of work. */
-static uint64_t run(const struct wk_gpu *gpu, struct wk_sums *sums, uint64_t from_ns, uint64_t until_ns, uint64_t goal_ns)
+static uint64_t run(const struct wk_gpu *gpu, struct wk_sums *sums, uint64_t from_ns, uint64_t until_ns,
+                    uint64_t goal_ns)
 {
     uint64_t cycle = cycle_ns(gpu), at_ns = from_ns;
     struct piece piece = {0};

@@ -66,7 +66,7 @@ static bool is_sound_model(const struct wk_model *model)
            model->companion_mw <= MOST_MW && model->voltage_floor_bp > 0 && model->voltage_floor_bp <= 10000 &&
            model->overshoot_bp <= 10000 && model->min_clock_mhz > 0 && model->min_clock_mhz <= model->sm_clock_mhz &&
            model->ambient_mc <= MOST_MC && model->resistance_uc <= MOST_UC && model->thermal_ms <= MOST_MS &&
-           model->power_update_ms <= 1000 && model->energy_update_ms <= 1000 && model->power_window_ms <= 1000 &&
+           model->power_update_ms <= 100 && model->energy_update_ms <= 100 && model->power_window_ms <= 1000 &&
            model->instant_window_ms <= 1000 && model->average_window_ms <= 1000 &&
            model->mig_slices <= WK_MAX_INSTANCES && is_text(model->key, sizeof model->key) &&
            is_text(model->name, sizeof model->name);

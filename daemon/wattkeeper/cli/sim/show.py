@@ -3,6 +3,7 @@
 import asyncio
 import dataclasses
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import click
@@ -34,7 +35,8 @@ def show(state: Path, as_json: bool, watch: bool) -> None:
         raise click.UsageError("--json prints once")
     with opened(state) as simulation:
         if watch:
-            asyncio.run(_watch(simulation))
+            with suppress(KeyboardInterrupt):
+                asyncio.run(_watch(simulation))
             return
         node, plans = simulation.show(), simulation.plans()
     if as_json:
@@ -51,7 +53,8 @@ async def _watch(simulation: Simulation) -> None:
     clock = SystemClock()
     with Live(auto_refresh=False) as live:
         while True:
-            live.update(Text("\n".join(_lines(simulation.show(), simulation.plans()))), refresh=True)
+            lines = _lines(simulation.show(), simulation.plans())
+            live.update(Text("\n".join(lines), no_wrap=True, overflow="crop"), refresh=True)
             await clock.sleep(_WATCH_S)
 
 
@@ -82,7 +85,7 @@ def _row(gpu: Gpu) -> dict[str, str]:
         runs += f", {gpu.work_done_s:.0f} of {gpu.work_goal_s:g} s"
     return {
         "GPU": str(gpu.minor),
-        "index": str(gpu.index),
+        "index": str(gpu.index),  # NVML's
         "model": gpu.model,
         "runs": runs or "idle",
         "power": f"{gpu.power_mw / 1000:.0f} W",
