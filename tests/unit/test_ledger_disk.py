@@ -6,6 +6,7 @@ import os
 import resource
 import sqlite3
 import subprocess
+import tempfile
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
@@ -167,8 +168,26 @@ def test_a_ledger_that_cannot_be_opened_is_taken_up_when_it_can(node: Node, capl
     assert len([text for text in troubles(caplog) if "going on in memory" in text]) == 1
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write in every folder")
-def test_a_folder_that_may_not_be_written_is_told_and_taken_up_when_it_may(node: Node) -> None:
+NOBODY = 65534
+
+
+@pytest.fixture
+def plain_user(tmp_path: Path) -> Iterator[Path]:
+    """A folder of somebody who is not root, and may not write everywhere; root becomes that one for the test."""
+    if os.geteuid() != 0:
+        yield tmp_path
+        return
+    with tempfile.TemporaryDirectory(dir="/tmp") as folder:
+        os.chown(folder, NOBODY, NOBODY)
+        os.seteuid(NOBODY)
+        try:
+            yield Path(folder)
+        finally:
+            os.seteuid(0)
+
+
+def test_a_folder_that_may_not_be_written_is_told_and_taken_up_when_it_may(plain_user: Path, clock: FakeClock) -> None:
+    node = Node(plain_user / "state", clock)
     node.folder.mkdir(mode=0o500)
 
     async def scene() -> None:
