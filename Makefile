@@ -1,6 +1,6 @@
 # Every target sets up what it needs; see .ci/setup.
 .DEFAULT_GOAL := help
-.PHONY: help setup test check demo bench fuzz lab lab-down plots fmt clean
+.PHONY: help setup test check demo bench fuzz chaos lab lab-down plots fmt clean
 
 PYTHON_BIN := .venv/bin
 SHELL_SCRIPTS := $(wildcard deploy/slurm/*.d/* deploy/slurm/*.sh) .ci/run .ci/setup
@@ -30,6 +30,9 @@ bench: setup ## the numbers to hold, measured; fails beyond them
 
 fuzz: setup ## damaged state files against the simulator under sanitizers; N= how many, ARGS='--seed S' again
 	$(PYTHON_BIN)/python -m tests.hostile $(or $(N),20000) $(ARGS)
+
+chaos: setup ## kills the agent at every named place while jobs come and go; N= how often, ARGS='--seed S' again
+	$(PYTHON_BIN)/python -m tests.chaos --kills $(or $(N),1000) $(ARGS)
 
 lab: setup ## brings up a real Slurm cluster with an agent on every node, and says how to use it
 	@$(PYTHON_BIN)/python -m tests.lab up $(ARGS)

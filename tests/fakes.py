@@ -1,7 +1,7 @@
 """Fakes with behaviour: what tests of the agent run on, held to the same contracts as the real things."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
 
 from wattkeeper.model import GpuInfo, GpuReading, GpuUuid
@@ -21,6 +21,7 @@ class FakeGpu:
     ignores: bool = False  # setting a limit succeeds and changes nothing
     lost: bool = False
     cannot_save: bool = False  # the baseline cannot be written
+    use_by_pid: dict[int, int] | None = None
     mended: asyncio.Event = field(default_factory=asyncio.Event)
     hangs: bool = False
 
@@ -45,14 +46,18 @@ class FakeGpus:
     async def list_gpus(self, deadline_s: float) -> tuple[GpuInfo, ...]:
         return tuple(sorted((gpu.info for gpu in self.gpus.values()), key=lambda info: info.minor))
 
-    async def read(self, gpus: Sequence[GpuUuid], deadline_s: float) -> dict[GpuUuid, GpuReading | DeviceError]:
-        return dict(zip(gpus, await asyncio.gather(*(self._read(gpu, deadline_s) for gpu in gpus)), strict=True))
+    async def read(
+        self, gpus: Sequence[GpuUuid], deadline_s: float, shared: Collection[GpuUuid] = ()
+    ) -> dict[GpuUuid, GpuReading | DeviceError]:
+        answers = await asyncio.gather(*(self._read(gpu, deadline_s, gpu in shared) for gpu in gpus))
+        return dict(zip(gpus, answers, strict=True))
 
-    async def _read(self, gpu: GpuUuid, deadline_s: float) -> GpuReading | DeviceError:
+    async def _read(self, uuid: GpuUuid, deadline_s: float, shared: bool) -> GpuReading | DeviceError:
         try:
-            return (await self._reach(gpu, "read", deadline_s)).reading
+            gpu = await self._reach(uuid, "read", deadline_s)
         except DeviceError as error:
             return error
+        return replace(gpu.reading, use_by_pid=gpu.use_by_pid if shared else None)
 
     def stalled(self, gpu: GpuUuid) -> bool:
         return self.gpus[gpu].hangs

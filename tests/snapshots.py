@@ -4,8 +4,10 @@ from dataclasses import replace
 
 from wattkeeper.model import (
     UNKNOWN,
+    Basis,
     Conditions,
     Decision,
+    EnergySource,
     GpuInfo,
     GpuReading,
     GpuUuid,
@@ -16,7 +18,9 @@ from wattkeeper.model import (
     StepKind,
     Target,
 )
+from wattkeeper.protocols import Usage
 from wattkeeper.snapshot import (
+    AccountView,
     AdminHold,
     Counters,
     GpuView,
@@ -69,6 +73,12 @@ def gpu(minor: int, **more: object) -> GpuView:
     return replace(view, **more)  # type: ignore[arg-type]
 
 
+def used(energy_mj: int) -> Usage:
+    """An hour on a GPU that was shared."""
+    bases, sources = frozenset({Basis.USE, Basis.EVEN}), frozenset({EnergySource.COUNTER})
+    return Usage(Millijoules(energy_mj), 3_600_000_000_000, 90_000_000_000, Milliwatts(412_000), bases, sources)
+
+
 def job(job_id: int, *minors: int, run: str = "r0", ended_at: float | None = None, **more: object) -> JobView:
     named = {"user": "alice", "account": "ml-vision", "partition": "gpu", "qos": "normal"} | more
     facts = JobFacts(JobKey("c1", job_id, run), 1000, **named)  # type: ignore[arg-type]
@@ -77,7 +87,7 @@ def job(job_id: int, *minors: int, run: str = "r0", ended_at: float | None = Non
         gpus=tuple(uuid(minor) for minor in minors),
         decisions={uuid(minor): decision(minor, facts, 250_000) for minor in minors},
         caps_mw={uuid(minor): Milliwatts(250_000) for minor in minors},
-        energy_mj={uuid(minor): Millijoules(1_000_500 + minor) for minor in minors},
+        usage={uuid(minor): used(1_000_500 + minor) for minor in minors},
         started_at=NOW - 100,
         ended_at=ended_at,
         message="",
@@ -105,12 +115,17 @@ def snapshot() -> Snapshot:
             job(8, 1, user='bo"b\n\\', account=None, qos=UNKNOWN),
             job(9, 1, ended_at=NOW - 10),
         ),
+        accounts={
+            ("ml-vision", "gpu"): AccountView(Millijoules(86_400_000_123)),
+            ("", "gpu"): AccountView(Millijoules(7_000)),
+        },
         counters=Counters(
             cap_writes={"event": 4, "drift": 1},
             cap_write_errors={(2, "timeout"): 1},
             hook_events={("prolog", "applied"): 3, ("epilog", "late"): 1},
             requests={"granted": 2, "clamped": 1},
             drift={(1, "writer", "yielded"): 1},
+            energy_gaps={(1, "outage"): 2, (2, "restart"): 1},
             apply_seconds={"prolog": Histogram((0, 0, 1, 2, 2, 3, 3, 3, 3, 3), 3, 0.1875)},
         ),
         policy=PolicyState("0123abcd", True, NOW - 3600),

@@ -78,18 +78,25 @@ class Sharing(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Holding:
-    """A job holds a GPU since ``since_at``; ``since_mono`` is what tells a late Epilog from this run's own."""
+    """A job holds a GPU since ``since_at``; ``since_mono`` is what tells a late Epilog from this run's own.
+
+    ``slices``: of compute, that its MIG instances have on this GPU; 0 where it holds none, or nobody can tell.
+    """
 
     job: JobFacts
     gpu: GpuUuid
     share: Sharing
     since_at: float
     since_mono: float
+    slices: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class GpuInfo:
-    """What does not change while the driver is loaded. ``index`` is NVML's, ``minor`` is N of ``/dev/nvidiaN``."""
+    """What does not change while the driver is loaded. ``index`` is NVML's, ``minor`` is N of ``/dev/nvidiaN``.
+
+    ``instances``: UUID and compute slices of each of its MIG instances, in NVML's order; none where MIG is off.
+    """
 
     uuid: GpuUuid
     minor: int
@@ -99,6 +106,7 @@ class GpuInfo:
     min_mw: Milliwatts
     max_mw: Milliwatts
     driver_version: str = ""
+    instances: tuple[tuple[str, int], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +115,7 @@ class GpuReading:
 
     ``requested_mw`` is what was set (NVML field 192), ``enforced_mw`` what holds (field 190): a BMC can lower the
     second. ``energy_mj`` counts since driver load. ``capped_ns`` counts the time the limit held the GPU back.
+    ``use_by_pid``: how much each process has used the GPU since the last reading, in any unit; None where nobody asked.
     """
 
     at_mono: float
@@ -118,6 +127,7 @@ class GpuReading:
     temperature_c: int | None = None
     utilization_percent: int | None = None
     capped_ns: int | None = None
+    use_by_pid: Mapping[int, int] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -259,15 +269,45 @@ class Action:
         return self.new_mw < self.old_mw
 
 
+class EnergySource(StrEnum):
+    """Where an amount of energy comes from."""
+
+    COUNTER = "counter"  # the card's own
+    POWER = "power"  # the card has no counter: its power, integrated by us while we looked
+
+
+class Basis(StrEnum):
+    """By what the energy of an interval was divided between those who held the GPU."""
+
+    SOLE = "sole"  # there was one
+    USE = "use"  # how busy their processes kept it
+    SLICES = "slices"  # their MIG instances' share of it
+    EVEN = "even"  # nothing told them apart
+
+
+class Gap(StrEnum):
+    """Why nobody can say whose an interval's energy was, or how much it was."""
+
+    OUTAGE = "outage"  # it ended with other holders than it began with
+    RESTART = "restart"  # the counter began anew: driver reload, GPU reset or reboot
+    JUMP = "jump"  # the counter moved as no GPU can draw
+
+
 @dataclass(frozen=True, slots=True)
 class EnergySample:
-    """A reading of a GPU's energy counter. ``boot_id`` tells counters of different boots apart."""
+    """A reading of a GPU's energy counter. ``boot_id`` tells counters of different boots apart.
+
+    ``power_mw`` and ``capped_ns`` are as in the reading: the power drawn, and how long the limit has held it back.
+    """
 
     gpu: GpuUuid
     energy_mj: Millijoules
     at: float
     at_mono: float
     boot_id: str
+    source: EnergySource = EnergySource.COUNTER
+    power_mw: Milliwatts | None = None
+    capped_ns: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -280,9 +320,20 @@ class Watermark:
 
 @dataclass(frozen=True, slots=True)
 class Charges:
-    """Whose the energy of one interval is. The three parts sum to the counter's delta, exactly."""
+    """Whose the energy of one interval is. The three parts sum to the counter's delta, exactly.
+
+    What follows is of the interval as a whole, and goes to each of its holders: its length, how long of it the limit
+    held the GPU back, the power at its end. ``at`` is when it ended.
+    """
 
     gpu: GpuUuid
     jobs_mj: Mapping[JobKey, Millijoules] = field(default_factory=dict)
     idle_mj: Millijoules = Millijoules(0)
     unattributed_mj: Millijoules = Millijoules(0)
+    basis: Basis | None = None
+    source: EnergySource = EnergySource.COUNTER
+    gap: Gap | None = None
+    held_ns: int = 0
+    capped_ns: int | None = None
+    power_mw: Milliwatts | None = None
+    at: float = 0.0

@@ -1,21 +1,25 @@
 """The seams of the agent. Each has more than one implementation, or a fake with behaviour that tests run against."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
 from wattkeeper.model import (
+    Basis,
     Charges,
+    EnergySource,
     GpuInfo,
     GpuReading,
     GpuUuid,
     Holding,
+    JobFacts,
     JobKey,
+    Outcome,
     Watermark,
 )
 from wattkeeper.privileged.errors import DeviceError
 from wattkeeper.snapshot import AdminHold
-from wattkeeper.units import Millijoules
+from wattkeeper.units import Millijoules, Milliwatts
 
 
 class Clock(Protocol):
@@ -45,10 +49,13 @@ class GpuReader(Protocol):
         """The GPUs of this node, by minor number. Raises DeviceError (NO_DRIVER) where there is no driver."""
         ...
 
-    async def read(self, gpus: Sequence[GpuUuid], deadline_s: float) -> Mapping[GpuUuid, GpuReading | DeviceError]:
+    async def read(
+        self, gpus: Sequence[GpuUuid], deadline_s: float, shared: Collection[GpuUuid] = ()
+    ) -> Mapping[GpuUuid, GpuReading | DeviceError]:
         """Limits, power, energy, temperature and use of each GPU, or why it cannot be read; what a card lacks is None.
 
         Each has ``deadline_s`` seconds. A GPU that is late costs all the others together one deadline at most.
+        ``shared``: those of which it is also asked how much each process uses them.
         """
         ...
 
@@ -76,6 +83,58 @@ class RunningJobs(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class Usage:
+    """What one run of a job has used of one GPU. ``capped_ns`` and ``peak_mw`` are None where no card told.
+
+    ``bases``: by what its energy was divided with others, as often as there were different ways.
+    """
+
+    energy_mj: Millijoules
+    held_ns: int = 0
+    capped_ns: int | None = None
+    peak_mw: Milliwatts | None = None
+    bases: frozenset[Basis] = frozenset()
+    sources: frozenset[EnergySource] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class GpuNote:
+    """What a job got on one GPU: the cap in force, or the last."""
+
+    minor: int
+    model: str
+    cap_mw: Milliwatts | None
+
+
+@dataclass(frozen=True, slots=True)
+class JobNote:
+    """One run of a job on this node, as it is to be remembered beside its energy. ``ended_at`` None: it runs.
+
+    ``asked``: the user's words, safe to print; ``outcome`` what became of them.
+    """
+
+    facts: JobFacts
+    started_at: float
+    ended_at: float | None = None
+    asked: str | None = None
+    outcome: Outcome = Outcome.NONE
+    rule: str | None = None
+    gpus: Mapping[GpuUuid, GpuNote] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class JobRecord:
+    """All that is known of a run that has ended: what a site can bill by. Its energy is the ledger's, exactly."""
+
+    note: JobNote
+    usage: Mapping[GpuUuid, Usage]
+
+
+Account = tuple[str, str]
+"""An account and a partition; empty texts where Slurm set none."""
+
+
+@dataclass(frozen=True, slots=True)
 class Kept:
     """What the ledger kept from before: of this boot, or of an earlier one whose holdings mean nothing any more."""
 
@@ -83,7 +142,10 @@ class Kept:
     holdings: tuple[Holding, ...] = ()
     over: frozenset[JobKey] = frozenset()
     watermarks: Mapping[GpuUuid, Watermark] = field(default_factory=dict)
-    job_energy_mj: Mapping[tuple[JobKey, GpuUuid], Millijoules] = field(default_factory=dict)
+    usage: Mapping[tuple[JobKey, GpuUuid], Usage] = field(default_factory=dict)
+    accounts_mj: Mapping[Account, Millijoules] = field(default_factory=dict)
+    accounts_at: Mapping[Account, float] = field(default_factory=dict)
+    resting_mj: Mapping[Account, Millijoules] = field(default_factory=dict)
     idle_mj: Mapping[GpuUuid, Millijoules] = field(default_factory=dict)
     unattributed_mj: Mapping[GpuUuid, Millijoules] = field(default_factory=dict)
     holds: Mapping[GpuUuid, AdminHold] = field(default_factory=dict)
@@ -94,7 +156,8 @@ class Change:
     """What one event or tick changes; written whole or not at all.
 
     ``watermarks`` move and ``charges`` are added in the same transaction as the holdings, so that no joule is
-    counted twice or lost by a crash. ``holds``: None takes a hold away.
+    counted twice or lost by a crash. ``holds``: None takes a hold away. ``notes`` come before the charges of the same
+    change: a job's account is known before it is charged.
     """
 
     boot_id: str
@@ -105,17 +168,32 @@ class Change:
     charges: tuple[Charges, ...] = ()
     watermarks: tuple[Watermark, ...] = ()
     holds: Mapping[GpuUuid, AdminHold | None] = field(default_factory=dict)
+    notes: tuple[JobNote, ...] = ()
 
 
 class Store(Protocol):
     """The ledger. Each method is one transaction and may block on the disk. Raises StoreError."""
 
     def load(self) -> Kept:
-        """What was kept. ``job_energy_mj`` has the jobs that hold something, and those of the last hour."""
+        """What was kept. ``usage`` has the jobs that hold something, and those of the last hour; ``accounts_mj`` those
+        that were charged, or had a job, in the last day, and ``resting_mj`` all others.
+        """
         ...
 
     def commit(self, change: Change) -> None:
         """Write a change. Committing the same holdings, or the same end, again changes nothing."""
+        ...
+
+    def unrecorded(self) -> Sequence[JobRecord]:
+        """Runs that have ended and whose record has not been noted as written, oldest first."""
+        ...
+
+    def note_recorded(self, keys: Sequence[JobKey]) -> None:
+        """Their records are written: they are never given again."""
+        ...
+
+    def prune(self, before_at: float) -> int:
+        """Forget recorded jobs that ended earlier, and days before; how many jobs. Totals stay."""
         ...
 
     def close(self) -> None:

@@ -2,11 +2,22 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from wattkeeper.model import Decision, GpuInfo, GpuReading, GpuUuid, JobFacts, JobKey, Target
 from wattkeeper.units import Millijoules, Milliwatts
 
+if TYPE_CHECKING:  # the seams name AdminHold
+    from wattkeeper.protocols import Account, Usage
+
+STALE_AFTER_INTERVALS = 3
+STALE_AFTER_AT_LEAST_S = 3.0
 APPLY_BUCKETS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.15, 0.3, 0.5, 1.0, 2.0)
+
+
+def fresh_s(interval_s: float) -> float:
+    """For how many seconds a reading says how things are, where one is made every ``interval_s``."""
+    return max(STALE_AFTER_INTERVALS * interval_s, STALE_AFTER_AT_LEAST_S)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,22 +53,42 @@ class GpuView:
 class JobView:
     """One run of a job on this node, still here or finished within ``metrics.grace``.
 
-    ``decisions`` by GPU are the present ones, or the last. ``message`` is the line for the user.
+    ``decisions`` by GPU are the present ones, or the last. ``usage``: of each GPU that it was charged for. ``message``
+    is the line for the user. ``born_mono``: since when this agent knows it, None where an agent before this one did.
     """
 
     facts: JobFacts
     gpus: tuple[GpuUuid, ...]
     decisions: Mapping[GpuUuid, Decision]
     caps_mw: Mapping[GpuUuid, Milliwatts | None]
-    energy_mj: Mapping[GpuUuid, Millijoules]
+    usage: Mapping[GpuUuid, "Usage"]
     started_at: float
     ended_at: float | None
     message: str
+    born_mono: float | None = None
 
     @property
     def key(self) -> JobKey:
         """The run of the job."""
         return self.facts.key
+
+    @property
+    def all_gpus(self) -> tuple[GpuUuid, ...]:
+        """Its GPUs, and those that it had before it was given others."""
+        return tuple(dict.fromkeys((*self.gpus, *self.usage)))
+
+
+@dataclass(frozen=True, slots=True)
+class AccountView:
+    """What an account has used of this node's GPUs, over restarts.
+
+    ``base_mj`` and ``born_mono``: the total when, and the time at which, this agent began to show it; ``born_mono`` is
+    None where an agent before this one did.
+    """
+
+    energy_mj: Millijoules
+    base_mj: Millijoules = Millijoules(0)
+    born_mono: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +109,7 @@ class Counters:
     hook_events: Mapping[tuple[str, str], int] = field(default_factory=dict)  # event, outcome
     requests: Mapping[str, int] = field(default_factory=dict)  # outcome
     drift: Mapping[tuple[int, str, str], int] = field(default_factory=dict)  # gpu, cause, outcome
+    energy_gaps: Mapping[tuple[int, str], int] = field(default_factory=dict)  # gpu, cause
     apply_seconds: Mapping[str, Histogram] = field(default_factory=dict)  # event
 
 
@@ -112,6 +144,7 @@ class Snapshot:
     interval_s: float
     gpus: tuple[GpuView, ...] = ()
     jobs: tuple[JobView, ...] = ()
+    accounts: Mapping["Account", AccountView] = field(default_factory=dict)
     counters: Counters = Counters()
     policy: PolicyState = PolicyState("", True, 0.0)
     sources: Mapping[str, SourceState] = field(default_factory=dict)

@@ -94,3 +94,8 @@ def watts(power: Milliwatts) -> float:
 def joules(energy: Millijoules) -> float:
     """Millijoules in Prometheus' base unit, joules."""
     return energy / 1_000
+
+
+def kilowatt_hours(energy: Millijoules) -> float:
+    """Millijoules in the unit that people are billed by."""
+    return energy / 3_600_000_000

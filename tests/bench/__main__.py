@@ -9,7 +9,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from tests.bench import calls, energy, latency, mending, upkeep
+from tests.bench import accuracy, calls, energy, latency, mending, storage, upkeep
 from tests.bench.node import GPUS, BenchNode
 from tests.bench.peers.beside import NodeExporter
 from tests.bench.results import Row, exit_status
@@ -32,7 +32,6 @@ def measure(root: Path, chance: random.Random) -> list[Row]:
         nodes.append(BenchNode(root, "none"))
         driver = nodes[0]
         rows = [row for node in nodes for row in latency.measure(node, root)]
-        truths = {node.profile: energy.run_jobs(node, chance) for node in nodes}
         kills = mending.measure_kills(driver, chance)
         jobs = {}
         for node in nodes:
@@ -47,11 +46,11 @@ def measure(root: Path, chance: random.Random) -> list[Row]:
                 node.post_s("epilog", job)
             upkeep.fill(node, 64 - 16 - GPUS)
             jobs[node.profile] = upkeep.occupy(node)
-            rows.append(upkeep.measure_scrapes(node, exporter))
+            rows += [upkeep.measure_ticks(node), upkeep.measure_scrapes(node, exporter)]
         rows += [mending.measure_drift(driver, jobs["driver"], chance), kills]
-        for node in nodes:
-            rows += energy.measure(node, truths[node.profile])
-        return [*rows, *calls.measure(root), RPCS]
+        rows += [energy.measure(node) for node in nodes]
+        rows += accuracy.measure(root, chance)
+        return [*rows, *storage.measure(root, chance), *calls.measure(root), RPCS]
     finally:
         for node in nodes:
             node.close()

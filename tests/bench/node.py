@@ -27,10 +27,13 @@ def progress(text: str) -> None:
 
 @dataclass(frozen=True)
 class Job:
-    """A job that asked for CAP_W on some of the node's GPUs."""
+    """A job that asked for a cap on some of the node's GPUs."""
 
     job_id: int
     minors: tuple[int, ...] = tuple(range(GPUS))
+    account: str = "ml-vision"
+    partition: str = "gpu"
+    cap_w: int = CAP_W
 
     @property
     def environment(self) -> dict[str, str]:
@@ -42,25 +45,28 @@ class Job:
             "SLURM_JOB_ID": str(self.job_id),
             "SLURM_JOB_UID": "1000",
             "SLURM_JOB_USER": "alice",
-            "SLURM_JOB_ACCOUNT": "ml-vision",
-            "SLURM_JOB_PARTITION": "gpu",
+            "SLURM_JOB_ACCOUNT": self.account,
+            "SLURM_JOB_PARTITION": self.partition,
             "SLURM_JOB_GPUS": gpus,
             "CUDA_VISIBLE_DEVICES": gpus,
             "SLURM_JOB_NUM_NODES": "1",
-            "SLURM_JOB_COMMENT": f"power={CAP_W}W",
+            "SLURM_JOB_COMMENT": f"power={self.cap_w}W",
         }
 
 
 class BenchNode:
     """GPUs, settings and agent. The GPUs' time stands still until the agent has taken its first reading."""
 
-    def __init__(self, root: Path, profile: Profile) -> None:
+    def __init__(
+        self, root: Path, profile: Profile, *, model: str = "H100", interval: str = "1s", name: str | None = None
+    ) -> None:
         self.profile = profile
-        self.files = NodeFiles(profile, root / profile)
+        name = name or profile
+        self.files = NodeFiles(name, root / name)
         no_slurm = self.files.root / "no-slurm" / "bin"
         for folder in (self.files.run_dir, self.files.state_dir, self.files.policies, no_slurm):
             folder.mkdir(parents=True)
-        self.simulation = Simulation.create(self.files.simulation, model="H100", gpus=GPUS, profile=profile)
+        self.simulation = Simulation.create(self.files.simulation, model=model, gpus=GPUS, profile=profile)
         simulated = self.simulation.env()
         self.files.command.write_text(node_command(self.files, simulated))
         self.files.command.chmod(0o755)
@@ -68,7 +74,7 @@ class BenchNode:
         (port,) = free_ports(1)
         settings = {
             "node": "node1",
-            "interval": "1s",
+            "interval": interval,
             "run_dir": str(self.files.run_dir),
             "state_dir": str(self.files.state_dir),
             "policies": str(self.files.policies),
@@ -84,10 +90,12 @@ class BenchNode:
         self.agent.start()
         self.simulation.set_clock("real")
 
-    def job(self, minors: Sequence[int] = tuple(range(GPUS))) -> Job:
-        """A job that the node has not seen."""
+    def job(
+        self, minors: Sequence[int] = tuple(range(GPUS)), account: str = "ml-vision", partition: str = "gpu"
+    ) -> Job:
+        """A job that the node has not seen. It asks for CAP_W, or for what its GPUs have where that is less."""
         self._last_id += 1
-        return Job(self._last_id, tuple(minors))
+        return Job(self._last_id, tuple(minors), account, partition, min(CAP_W, self.baseline_w))
 
     def post_s(self, event: str, job: Job) -> float:
         """Posts an event by a bare socket; the time until its answer. Raises LabError where a limit is not right."""
@@ -108,9 +116,10 @@ class BenchNode:
         self.check(event, job)
         return took
 
-    def hook(self, event: str, job: Job) -> subprocess.Popen[bytes]:
-        """Starts the shipped hook as slurmd does."""
-        files = {"WATTKEEPER_RUN_DIR": str(self.files.run_dir), "WATTKEEPER_COMMAND": str(self.files.command)}
+    def hook(self, event: str, job: Job, command: str | None = None) -> subprocess.Popen[bytes]:
+        """Starts the shipped hook as slurmd does; ``command`` in place of this node's wattkeeper."""
+        command = command or str(self.files.command)
+        files = {"WATTKEEPER_RUN_DIR": str(self.files.run_dir), "WATTKEEPER_COMMAND": command}
         return subprocess.Popen(
             [str(HOOKS[event])],
             env={**job.environment, **files},
@@ -131,7 +140,7 @@ class BenchNode:
 
     def right(self, event: str, job: Job) -> bool:
         """Whether the job's GPUs have, in truth, the limit that is right after that event."""
-        wanted_mw = Milliwatts(1000 * (CAP_W if event == "prolog" else self.baseline_w))
+        wanted_mw = Milliwatts(1000 * (job.cap_w if event == "prolog" else self.baseline_w))
         gpus = self.simulation.show().gpus
         return all(gpus[minor].requested_mw == wanted_mw for minor in job.minors)
 

@@ -15,6 +15,8 @@ RSS_BOUND_MIB = 55.0
 SCRAPES = 200
 PEER_SCRAPES = 50
 SCRAPE_BOUND_MS = 5.0
+TICKS_S, INTERVAL_S = 20.0, 1.0
+TICK_BOUND_MS = 2.0
 ABSENT = "prometheus-node-exporter is not installed"
 
 
@@ -63,6 +65,23 @@ def measure_quiet(node: BenchNode, others: Sequence[BenchNode], exporter: NodeEx
         ),
         f"node-exporter: {percent[-1]:.2f} %, {memory[-1]:.0f} MiB" if exporter.usage else ABSENT,
         f"{WINDOW_S:g} s; {GPUS} jobs run, {16 - GPUS} have ended and still show",
+    )
+
+
+def measure_ticks(node: BenchNode) -> Row:
+    """CPU time of a tick, when nobody scrapes."""
+    progress(f"{node.profile}: {TICKS_S:g} s of ticks")
+    usage = Usage(node.agent.pid)
+    before, start = usage.cpu_s(), time.monotonic()
+    time.sleep(TICKS_S)
+    took = time.monotonic() - start
+    a_tick_ms = 1000 * (usage.cpu_s() - before) / took * INTERVAL_S
+    return Row(
+        f"tick, {GPUS} GPUs, 64 jobs",
+        node.profile,
+        (Figure("CPU", a_tick_ms, "ms", TICK_BOUND_MS), Figure("RSS", usage.rss_mib(), "MiB", RSS_BOUND_MIB)),
+        note=f"mean of {TICKS_S / INTERVAL_S:.0f}, all that the agent does included; {GPUS} jobs run,"
+        f" {64 - GPUS} have ended and still show",
     )
 
 

@@ -1,33 +1,40 @@
 """What reading and setting GPUs comes to: on the fake that other tests use, and through NVML on simulated cards."""
 
 import asyncio
+import os
 import time
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal
 
 import pytest
 from tests.contract.reading import check as check_reading
 from tests.fakes import FakeGpus
+from tests.unit.nvml_here import lacking
 
+from wattkeeper.core.attribute import attribute
 from wattkeeper.gpus.nvml import NvmlReader
-from wattkeeper.model import GpuInfo, GpuReading, GpuUuid
+from wattkeeper.model import EnergySample, GpuInfo, GpuReading, GpuUuid, Watermark
 from wattkeeper.privileged.actuator import NvmlActuator
 from wattkeeper.privileged.baselines import Baselines
 from wattkeeper.privileged.errors import DeviceError, Kind
 from wattkeeper.privileged.nvml import Nvml
 from wattkeeper.privileged.worker import DeviceThread
 from wattkeeper.protocols import Actuator, GpuReader
-from wattkeeper.simulator import Simulation
+from wattkeeper.simulator import Process, Simulation
 from wattkeeper.simulator.library import find_library
+from wattkeeper.simulator.models import Lack
 from wattkeeper.system.clock import SystemClock
 from wattkeeper.units import Milliwatts
 
 Fault = Literal["refuses", "ignores", "lost", "hangs", "cannot save"]
 DEADLINE_S = 10.0
 SOON_S = 0.1
+SAMPLE_S = 0.4
+"""Longer than the driver takes for a new sample of use."""
 
 
 @dataclass
@@ -39,6 +46,7 @@ class Bench:
     uuid: GpuUuid
     limit_mw: Callable[[], int | None]
     set_fault: Callable[[Fault | None], None]
+    set_use: Callable[[dict[int, float]], None]
 
 
 def fake() -> Bench:
@@ -55,7 +63,10 @@ def fake() -> Bench:
         else:
             setattr(gpu, fault.replace(" ", "_"), True)
 
-    return Bench(gpus, gpus, gpu.info.uuid, lambda: gpu.reading.requested_mw, set_fault)
+    def set_use(shares: dict[int, float]) -> None:
+        gpu.use_by_pid = {pid: round(100 * share) for pid, share in shares.items()}
+
+    return Bench(gpus, gpus, gpu.info.uuid, lambda: gpu.reading.requested_mw, set_fault, set_use)
 
 
 def simulated(folder: Path, simulation: Simulation, nvml: Nvml) -> Bench:
@@ -80,7 +91,12 @@ def simulated(folder: Path, simulation: Simulation, nvml: Nvml) -> Bench:
                 (baselines / f"{simulation.gpu(0).uuid}.json").mkdir(parents=True)
 
     uuid = GpuUuid(simulation.gpu(0).uuid)
-    return Bench(reader, actuator, uuid, lambda: simulation.gpu(0).requested_mw, set_fault)
+
+    def set_use(shares: dict[int, float]) -> None:
+        simulation.load(0, 1.0)
+        simulation.set_processes(0, [Process(pid=pid, use=share) for pid, share in shares.items()])
+
+    return Bench(reader, actuator, uuid, lambda: simulation.gpu(0).requested_mw, set_fault, set_use)
 
 
 @pytest.fixture(params=["fake", "simulator"])
@@ -243,3 +259,108 @@ def test_a_gpu_that_hangs_among_those_read_is_late_alone(bench: Bench, hung_firs
         assert not bench.reader.stalled(other)
 
     run(scene())
+
+
+def test_how_much_processes_use_a_gpu_is_told_of_shared_ones_alone(bench: Bench) -> None:
+    async def scene() -> None:
+        bench.set_use({os.getpid(): 0.75, 1: 0.25})
+        _, other = (info.uuid for info in await bench.reader.list_gpus(DEADLINE_S))
+        assert (await read(bench, bench.uuid)).use_by_pid is None
+        await asyncio.sleep(SAMPLE_S)
+        answers = await bench.reader.read([bench.uuid, other], DEADLINE_S, [bench.uuid])
+        first, second = answers[bench.uuid], answers[other]
+        assert isinstance(first, GpuReading)
+        assert isinstance(second, GpuReading)
+        assert first.use_by_pid is not None
+        assert first.use_by_pid[os.getpid()] == 3 * first.use_by_pid[1] > 0
+        assert second.use_by_pid is None
+
+    run(scene())
+
+
+@pytest.fixture
+def simulation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Simulation]:
+    with Simulation.create(tmp_path / "gpus", model="H100,GH200", gpus=2) as made:
+        monkeypatch.setenv("WATTKEEPER_SIM_STATE", str(made.state))
+        yield made
+
+
+@pytest.fixture
+def reader(simulation: Simulation) -> Iterator[NvmlReader]:
+    nvml = Nvml(str(find_library()))
+    yield NvmlReader(nvml, SystemClock(), cache(DeviceThread))
+    nvml.close()
+
+
+def test_use_is_that_since_the_last_reading(simulation: Simulation, reader: NvmlReader) -> None:
+    async def used() -> Mapping[int, int] | None:
+        uuid = GpuUuid(simulation.gpu(0).uuid)
+        answer = (await reader.read([uuid], DEADLINE_S, [uuid]))[uuid]
+        assert isinstance(answer, GpuReading)
+        return answer.use_by_pid
+
+    async def scene() -> None:
+        simulation.load(0, 1.0)
+        simulation.set_processes(0, [Process(pid=os.getpid(), use=1.0)])
+        assert await used()
+        simulation.load(0, 0.0)
+        await asyncio.sleep(SAMPLE_S)
+        assert await used() is None  # the same samples are not given again
+
+    run(scene())
+
+
+def test_the_instances_of_a_gpu_in_mig_mode(simulation: Simulation, reader: NvmlReader) -> None:
+    async def scene() -> None:
+        simulation.set_mig(0, ["3g.40gb", "1g.10gb"])
+        first, second = await reader.list_gpus(DEADLINE_S)
+        truth = simulation.gpu(0).mig
+        assert first.instances == tuple((instance.uuid, instance.slices) for instance in truth)
+        assert second.instances == ()
+        simulation.load(0, 1.0)
+        simulation.set_processes(0, [Process(pid=os.getpid(), use=1.0, instance=0)])
+        answer = (await reader.read([first.uuid], DEADLINE_S, [first.uuid]))[first.uuid]
+        assert isinstance(answer, GpuReading)
+        assert answer.use_by_pid is None
+
+    run(scene())
+
+
+def test_a_module_at_its_peak_gains_no_more_than_a_gpu_of_its_limit_could(
+    simulation: Simulation, reader: NvmlReader
+) -> None:
+    """The counter of a GH200 covers its CPU too, which the GPU's highest limit does not."""
+
+    async def scene() -> None:
+        simulation.set_clock("manual")
+        _, info = await reader.list_gpus(DEADLINE_S)
+        assert simulation.gpu(1).uuid == info.uuid
+        samples: list[EnergySample] = []
+        simulation.load(1, 1.0)
+        for seconds in (0.0, 0.05, 0.5, 10.0, 60.0):
+            simulation.advance(seconds)
+            answer = (await reader.read([info.uuid], DEADLINE_S))[info.uuid]
+            assert isinstance(answer, GpuReading)
+            assert answer.energy_mj is not None
+            before = samples[-1].at_mono if samples else 0.0
+            samples.append(EnergySample(info.uuid, answer.energy_mj, 0.0, before + seconds, "boot"))
+        for earlier, later in pairwise(samples):
+            charges = attribute(Watermark(earlier, ()), later, (), most_mw=info.max_mw)
+            assert charges.gap is None
+
+    run(scene())
+
+
+def test_a_card_without_a_counter_tells_its_power(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scene(reader: NvmlReader) -> None:
+        (info,) = await reader.list_gpus(DEADLINE_S)
+        answer = (await reader.read([info.uuid], DEADLINE_S))[info.uuid]
+        assert isinstance(answer, GpuReading)
+        assert answer.energy_mj is None
+        assert answer.power_mw is not None
+
+    with Simulation.create(tmp_path / "gpus", model=lacking(Lack.ENERGY), gpus=1) as simulation:
+        monkeypatch.setenv("WATTKEEPER_SIM_STATE", str(simulation.state))
+        nvml = Nvml(str(find_library()))
+        run(scene(NvmlReader(nvml, SystemClock(), cache(DeviceThread))))
+        nvml.close()

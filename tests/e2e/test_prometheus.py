@@ -119,6 +119,10 @@ def test_every_joule_is_somebodys(watched: Watched) -> None:
             for labels, value in watched.prometheus.query(f"{device} - {idle} - {nobodys} - {jobs}")
         }
 
+    # at its first scrape Prometheus was shown the jobs' counters at their beginning, 0 (docs/decisions/zero-first.md)
+    of_jobs = f'wattkeeper_job_gpu_energy_joules_total{{slurm_job_id=~"{"|".join(map(str, watched.jobs))}"}}'
+    all_run = f"count({of_jobs} offset 3s > 0) == count({of_jobs})"
+    wait_until(lambda: watched.prometheus.query(all_run), 8, "the jobs' counters run", note=False)
     wait_until(lambda: len(unexplained()) == 3, 8, "Prometheus has looked for 3 s", note=False)
     assert unexplained() == pytest.approx({"node1": 0, "node2": 0, "node3": 0}, abs=0.01)
     assert all(value > 0 for expression in (device, jobs) for _, value in watched.prometheus.query(expression))

@@ -1,22 +1,27 @@
-"""A real Prometheus that scrapes every agent once a second."""
+"""A real Prometheus that scrapes every agent, and evaluates every rule, once a second."""
 
 import json
 import urllib.error
 import urllib.parse
 import urllib.request
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
-from tests.lab.config import prometheus_yml
+from tests.lab.config import often, prometheus_yml
 from tests.lab.processes import Daemon, environment
 from tests.lab.spec import Files
 from tests.lab.waiting import wait_until
 
 
 class Prometheus:
-    def __init__(self, files: Files, port: int, targets: dict[str, int]) -> None:
+    def __init__(self, files: Files, port: int, targets: dict[str, int], rules: Sequence[Path] = ()) -> None:
         self.url = f"http://127.0.0.1:{port}"
         settings = files.etc / "prometheus.yml"
-        settings.write_text(prometheus_yml(targets))
+        copies = [files.etc / shipped.name for shipped in rules]
+        for shipped, copy in zip(rules, copies, strict=True):
+            copy.write_text(often(shipped.read_text()))
+        settings.write_text(prometheus_yml(targets, copies))
         argv = [
             "prometheus",
             f"--config.file={settings}",

@@ -52,6 +52,8 @@ class LabSpec:
     nodes: tuple[NodeSpec, ...] = (NodeSpec(),)
     agents: bool = True
     prometheus: bool = False
+    rules: tuple[Path, ...] = ()
+    """Files of rules that Prometheus evaluates, at its own interval in place of theirs."""
     policy: str = BASELINE_POLICY
     prolog_flags: str = "Contain"
     slurm_conf: tuple[str, ...] = ()

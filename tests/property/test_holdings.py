@@ -108,7 +108,10 @@ def test_an_epilog_ends_nothing_that_began_after_it(events: list[Event], mono: i
     node = Node()
     for event in events:
         event.tell(node)
-    later = {holding for holding in node.holdings if holding.since_mono >= mono}
+    began = {
+        run: min(h.since_mono for h in node.holdings if h.job.key == run) for run in {h.job.key for h in node.holdings}
+    }
+    later = {holding for holding in node.holdings if began[holding.job.key] >= mono}
     others = {holding for holding in node.holdings if holding.job.key.job_id != 1}
     for run in ("r0", "r1", "r2", "s9ab"):
         ended = end(key(1, run), at(mono), node.holdings, node.over)
@@ -123,6 +126,15 @@ def test_a_start_and_its_end() -> None:
     assert node.holdings == ()
     assert node.over == {key(1)}
     assert node.end(key(1), 2) is Verdict.DUPLICATE
+
+
+def test_a_run_that_was_given_another_gpu_ends_on_both() -> None:
+    """An Epilog that began at the moment of the second Prolog came after the first."""
+    node = Node()
+    node.begin(key(1), A, mono=1)
+    node.begin(key(1), A, B, mono=2)
+    assert node.end(key(1), 2) is Verdict.ENDED
+    assert node.holdings == ()
 
 
 def test_a_start_after_its_own_end_is_late() -> None:

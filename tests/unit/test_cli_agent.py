@@ -39,13 +39,20 @@ def gpu(minor: int, **more: Any) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def used(**more: Any) -> dict[str, Any]:
+    return {
+        "energy_j": 500_000.0, "seconds": 1600.0, "mean_w": 312.5, "peak_w": 402.0, "capped_s": 200.0,
+        "basis": ["sole"], "source": ["counter"], **more,
+    }  # fmt: skip
+
+
 def job_gpu(minor: int, **more: Any) -> dict[str, Any]:
     steps = [
         {"kind": "rule", "text": "rule 'ml': cap 80 %", "source": "p.yaml:4", "cap_w": 560.0},
         {"kind": "device", "text": "250 W, within the range", "source": None, "cap_w": 250.0},
     ]
     return {
-        "gpu": minor, "uuid": f"GPU-{minor}", "model": "H100", "cap_w": 250.0, "energy_j": 500_000.0,
+        "gpu": minor, "uuid": f"GPU-{minor}", "model": "H100", "cap_w": 250.0, **used(),
         "outcome": "granted", "asked": "250W", "rule": "ml", "allowed_w": [200.0, 700.0], "observe": False,
         "pending": [], "steps": steps, **more,
     }  # fmt: skip
@@ -111,7 +118,8 @@ def test_json_is_what_the_agent_said(agent: AgentStub) -> None:
 
 
 def test_job_groups_gpus_that_are_alike(agent: AgentStub) -> None:
-    agent.answers["/v1/jobs/12"] = 200, job(gpus=[job_gpu(1), job_gpu(0), job_gpu(2, cap_w=None)])
+    shared = used(basis=["even", "use"], source=["power"], energy_j=900.0, seconds=3.0, capped_s=0.0, peak_w=None)
+    agent.answers["/v1/jobs/12"] = 200, job(gpus=[job_gpu(1), job_gpu(0), job_gpu(2, cap_w=None, **shared)])
     assert (
         run(agent, "job", "12").output
         == """\
@@ -119,7 +127,11 @@ job 12 of alice on n1 (account ml, partition gpu), ran for 10 min
 asked   250W: granted
 got     GPUs 0,1: 250 W each
 got     GPU 2: limit left alone
-energy  0.42 kWh (GPU 0: 500.0 kJ, GPU 1: 500.0 kJ, GPU 2: 500.0 kJ)
+energy  0.28 kWh: mean 312.5 W a GPU, peak 402 W, held back by the cap 12 % of the time
+          GPU    energy    time     mean   peak  held back  divided by           from
+            0  500.0 kJ  27 min  312.5 W  402 W       12 %  only holder          the card's counter
+            1  500.0 kJ  27 min  312.5 W  402 W       12 %  only holder          the card's counter
+            2     900 J     3 s    300 W      -        0 %  equal parts and use  integrated power
 why     GPUs 0,1:
           rule: rule 'ml': cap 80 % (p.yaml:4)
           device: 250 W, within the range
@@ -128,6 +140,32 @@ why     GPU 2:
           device: 250 W, within the range
 """
     )
+
+
+def test_what_is_not_known_of_a_job_is_a_dash(agent: AgentStub) -> None:
+    nothing = dict.fromkeys(("energy_j", "seconds", "mean_w", "peak_w", "capped_s"))
+    agent.answers["/v1/jobs/12"] = 200, job(gpus=[job_gpu(0, **nothing, basis=[], source=[], steps=[])])
+    assert run(agent, "job", "12").output.splitlines()[3:] == [
+        "energy  -",
+        "          GPU  energy  time  mean  peak  held back  divided by  from",
+        "            0       -     -     -     -          -  -           -",
+    ]
+
+
+def test_the_line_is_the_agents_own(agent: AgentStub) -> None:
+    agent.answers["/v1/jobs/12/line"] = 200, "wattkeeper: job 12 used 1.20 kWh (GPU 0: mean 310 W)\n"
+    result = run(agent, "job", "12", "--line")
+    assert (result.exit_code, result.output) == (0, "wattkeeper: job 12 used 1.20 kWh (GPU 0: mean 310 W)\n")
+    agent.answers["/v1/jobs/12/line"] = 404, {"error": "no job 12 of yours on this node"}
+    assert isinstance(run(agent, "job", "12", "--line").exception, AgentRefusedError)
+    assert run(agent, "job", "12", "--line", "--json").exit_code == 2
+
+
+@pytest.mark.parametrize("name", ["12_", "_3", "12+", "0", "0_1", "-1", "12_3_4", "1e3", "99999999999"])
+def test_what_is_no_job_id(agent: AgentStub, name: str) -> None:
+    result = run(agent, "job", "--", name)
+    assert result.exit_code == 2
+    assert "is not a job id, such as 1234, 1234_5 (array) or 1234+1 (het job)" in result.output
 
 
 def test_explain_of_a_job(agent: AgentStub) -> None:

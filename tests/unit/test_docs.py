@@ -39,6 +39,10 @@ has neither TLS nor a password: put a proxy before it if it must leave the node.
 - `metrics.job_labels`: `id` (the default) leaves `user` and `account` of `job_info` empty, `full` fills them in, `none`
   leaves the series of jobs out. Whoever can reach the port can read them.
 - For each GPU: energy of jobs + idle + unattributed = what its counter gained since the agent first read it.
+- The energy of an account is there, and carries its name, whatever `job_labels` says. It goes on over restarts.
+- The energy of a job or an account is shown to each client at its beginning first, so that `increase()` misses nothing
+  of a job that is shorter than a scrape: [zero-first](decisions/zero-first.md).
+- A card without an energy counter has no `gpu_energy_joules_total`; its jobs are metered by its power.
 
 | metric | type | labels | meaning |
 | --- | --- | --- | --- |
@@ -56,6 +60,9 @@ METRICS_TAIL = """
 | `hook_events_total` | `event` | `prolog`, `epilog` |
 | `hook_events_total` | `outcome` | `applied`; `failed`: a limit could not be set; `no_gpu`; `duplicate`; `late`; \
 `unknown_job`; `unmapped`: Slurm's GPU numbers fit no device; `invalid` |
+| `account_energy_joules_total` | `domain` | `gpu` |
+| `energy_gaps_total` | `cause` | `outage`: other holders at its end than at its beginning, or a card without a \
+counter that could not be read; `restart`: the counter began anew; `jump`: it moved as no GPU can draw |
 | `requests_total` | `outcome` | `none`, `granted`, `clamped`, `denied`, `malformed` |
 | `drift_total` | `cause` | `writer`: another program; `reset`: driver reload or GPU reset |
 | `drift_total` | `outcome` | `repaired`, `reported`, `yielded` |
@@ -78,6 +85,12 @@ wattkeeper_policy_last_reload_successful == 0
 
 # The 99th percentile of the time from a Prolog to limits that read back
 histogram_quantile(0.99, rate(wattkeeper_cap_apply_seconds_bucket{event="prolog"}[1h]))
+
+# Energy of each account in the last day, in kWh, on this node's GPUs
+sum by (account) (increase(wattkeeper_account_energy_joules_total{domain="gpu"}[1d])) / 3.6e6
+
+# Energy that nobody can be billed for
+increase(wattkeeper_energy_gaps_total[1h]) > 0
 
 # Share of time in which each GPU was held back by its limit
 rate(wattkeeper_gpu_power_capped_seconds_total[15m])

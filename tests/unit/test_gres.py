@@ -1,11 +1,12 @@
 """Which device each of Slurm's GPU numbers is. Outputs of `slurmd -G` are Slurm 22.05.8's, see tests/fixtures."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from wattkeeper.model import GpuInfo, GpuUuid, Sharing
-from wattkeeper.slurm.gres import GresMap, MappingError, parse_gpu_list, parse_slurmd_g
+from wattkeeper.slurm.gres import Device, GresMap, MappingError, parse_gpu_list, parse_slurmd_g
 from wattkeeper.units import Milliwatts
 
 FIXTURES = Path(__file__).parent.parent / "fixtures" / "slurm-22.05"
@@ -88,3 +89,51 @@ def test_a_file_the_driver_does_not_know_is_told_at_start() -> None:
 def test_lists_are_read_without_repeats() -> None:
     assert parse_gpu_list("0-2,1,2") == (0, 1, 2)
     assert parse_gpu_list("") == ()
+
+
+def cut_up(minor: int, *slices: int) -> GpuInfo:
+    """A GPU in MIG mode."""
+    return replace(gpu(minor), instances=tuple((f"MIG-{minor}-{place}", count) for place, count in enumerate(slices)))
+
+
+def test_a_mig_instance_is_a_part_of_its_gpu() -> None:
+    guess = GresMap((gpu(0), cut_up(1, 3, 1, 1)))
+    assert guess.find("0", "MIG-1-0") == (Device(GPUS[1].uuid, Sharing.SHARED, 3),)
+    assert guess.find("0,1", "MIG-1-1,MIG-1-0") == (Device(GPUS[1].uuid, Sharing.SHARED, 4),)
+    assert guess.find("MIG-1-2", None) == (Device(GPUS[1].uuid, Sharing.SHARED, 1),)
+    with pytest.raises(MappingError, match="CUDA_VISIBLE_DEVICES names MIG-9, but the driver has no such GPU"):
+        guess.find("0", "MIG-9")
+
+
+AUTODETECTED = """\
+slurmd-node1: Gres Name=gpu Type=h100 Count=1 Index=0 ID=7696487 File=/dev/nvidia0 Links=(null) Flags=HAS_FILE,ENV_NVML
+slurmd-node1: Gres Name=gpu Type=nvidia_h100_3g.40gb Count=1 Index=1 ID=7696487 \
+File=/dev/nvidia1,/dev/nvidia-caps/nvidia-cap111,/dev/nvidia-caps/nvidia-cap112 Links=(null) Flags=HAS_FILE,ENV_NVML
+slurmd-node1: Gres Name=gpu Type=nvidia_h100_1g.10gb Count=1 Index=2 ID=7696487 \
+File=/dev/nvidia1,/dev/nvidia-caps/nvidia-cap120,/dev/nvidia-caps/nvidia-cap121 Links=(null) Flags=HAS_FILE,ENV_NVML
+"""
+
+
+def test_instances_that_slurmd_found_tell_their_gpu_and_their_slices() -> None:
+    found = GresMap((gpu(0), cut_up(1, 3, 1)), parse_slurmd_g(AUTODETECTED))
+    assert found.troubles() == ()
+    assert found.find("0", None) == (Device(GPUS[0].uuid, Sharing.WHOLE),)
+    assert found.find("1", None) == (Device(GPUS[1].uuid, Sharing.SHARED, 3),)
+    assert found.find("1,2", "MIG-1-1,MIG-1-0") == (Device(GPUS[1].uuid, Sharing.SHARED, 4),)
+    with pytest.raises(MappingError, match="GPU-0 by slurmd -G, but CUDA_VISIBLE_DEVICES says MIG-1-0"):
+        found.find("0", "MIG-1-0")
+
+
+def test_instances_that_a_site_wrote_down_need_the_uuid() -> None:
+    """As in gres.conf files of sites without AutoDetect: the line names the capability and no GPU."""
+    text = "slurmd-n: Gres Name=gpu Type=1g.10gb Count=1 Index=0 ID=7696487 File=/dev/nvidia-caps/nvidia-cap66 (null)\n"
+    written = GresMap((gpu(0), cut_up(1, 1, 1)), parse_slurmd_g(text))
+    assert written.troubles() == ()
+    assert written.find("0", "MIG-1-1") == (Device(GPUS[1].uuid, Sharing.SHARED, 1),)
+    with pytest.raises(MappingError, match="nvidia-cap66, no nvidiaN: nothing is written"):
+        written.find("0", None)
+
+
+def test_the_name_that_older_drivers_give_an_instance() -> None:
+    guess = GresMap((gpu(0), gpu(1)))
+    assert [device.uuid for device in guess.find("0", "MIG-GPU-1/12/0")] == [GPUS[1].uuid]

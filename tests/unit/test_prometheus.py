@@ -10,8 +10,9 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from tests import snapshots
 
-from wattkeeper.exporters.prometheus import FAMILIES, PREFIX, Exporter, JobLabels
-from wattkeeper.snapshot import Snapshot
+from wattkeeper.exporters.prometheus import FAMILIES, PREFIX, TEXTFILE, Exporter, JobLabels
+from wattkeeper.exporters.scrapers import FORGOTTEN_S, MOST_CLIENTS, YOUNG_S, Scrapers
+from wattkeeper.snapshot import AccountView, Snapshot
 from wattkeeper.units import Millijoules
 
 GOLDEN = Path(__file__).parent.parent / "golden" / "metrics.txt"
@@ -20,7 +21,7 @@ Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
 
 
 def render(snapshot: Snapshot, job_labels: JobLabels = "full", mono: float = snapshots.NOW_MONO) -> str:
-    page, content_type = Exporter(lambda: snapshot, job_labels, lambda: mono).render()
+    page, content_type = Exporter(lambda: snapshot, job_labels, lambda: mono).render("prometheus")
     assert content_type.startswith("text/plain")
     return page.decode()
 
@@ -104,7 +105,7 @@ def test_what_is_absent_is_left_out() -> None:
 def test_users_and_accounts_only_with_full_labels() -> None:
     labels = {"user": "alice", "account": "ml-vision"}
     assert of(read(render(snapshots.snapshot(), "full")), "job_info", slurm_job_id="7", **labels)
-    page = render(snapshots.snapshot(), "id")
+    page = render(replace(snapshots.snapshot(), accounts={}), "id")
     assert of(read(page), "job_info", slurm_job_id="7", user="", account="", partition="gpu", qos="normal")
     assert "alice" not in page
     assert "ml-vision" not in page
@@ -133,8 +134,8 @@ def test_a_finished_job_keeps_its_energy_and_loses_its_cap() -> None:
 @pytest.mark.parametrize("order", [1, -1])
 def test_of_a_requeued_job_the_latest_run_is_shown(order: int) -> None:
     first = replace(snapshots.job(7, 0, ended_at=snapshots.NOW - 50), started_at=snapshots.NOW - 100)
-    energy = {snapshots.uuid(0): Millijoules(42_000)}
-    second = replace(snapshots.job(7, 0, run="r1"), started_at=snapshots.NOW - 40, energy_mj=energy)
+    usage = {snapshots.uuid(0): snapshots.used(42_000)}
+    second = replace(snapshots.job(7, 0, run="r1"), started_at=snapshots.NOW - 40, usage=usage)
     samples = read(render(replace(snapshots.snapshot(), jobs=(first, second)[::order])))
     assert one(samples, "job_gpu_energy_joules_total", slurm_job_id="7", gpu="0") == 42
 
@@ -175,6 +176,141 @@ def test_no_name_breaks_the_page(name: str) -> None:
 def test_the_present_snapshot_is_shown_at_each_scrape() -> None:
     shown = [replace(snapshots.snapshot(), mode="enforce"), replace(snapshots.snapshot(), mode="observe")]
     exporter = Exporter(lambda: shown.pop(0), "id", lambda: snapshots.NOW_MONO)
-    pages = [exporter.render()[0].decode() for _ in range(2)]
+    pages = [exporter.render("prometheus")[0].decode() for _ in range(2)]
     assert of(read(pages[0]), "agent_info", mode="enforce")
     assert of(read(pages[1]), "agent_info", mode="observe")
+
+
+class Shown:
+    """An agent whose snapshots tests make: one account and one job, born at ``BORN``."""
+
+    BORN = snapshots.NOW_MONO
+
+    def __init__(self, born_mono: float | None = BORN, base_mj: int = 0) -> None:
+        self.born_mono, self.base_mj = born_mono, base_mj
+        self.snapshot = replace(snapshots.snapshot(), jobs=(), accounts={})
+        self.exporter = Exporter(lambda: self.snapshot, "id", lambda: self.snapshot.at_mono)
+
+    def now(self, after_s: float, energy_mj: int | None = None) -> None:
+        """So long after ``BORN``; with a job that has used so much, or none."""
+        self.snapshot = replace(self.snapshot, at_mono=self.BORN + after_s)
+        if energy_mj is not None:
+            job = replace(snapshots.job(7, 0), usage={snapshots.uuid(0): snapshots.used(energy_mj)})
+            view = AccountView(Millijoules(self.base_mj + energy_mj), Millijoules(self.base_mj), self.born_mono)
+            jobs = (replace(job, born_mono=self.born_mono),)
+            self.snapshot = replace(self.snapshot, jobs=jobs, accounts={("ml", "gpu"): view})
+
+    def scrape(self, client: str) -> tuple[float | None, float | None]:
+        """Joules of the account and of the job as that client sees them; None where there are none."""
+        samples = read(self.exporter.render(client)[0].decode())
+        account = of(samples, "account_energy_joules_total", account="ml", partition="gpu", domain="gpu")
+        job = of(samples, "job_gpu_energy_joules_total", slurm_job_id="7", gpu="0")
+        return next(iter(account.values()), None), next(iter(job.values()), None)
+
+
+def test_two_prometheis_see_a_job_shorter_than_a_scrape_begin_at_0_each_for_itself() -> None:
+    agent = Shown()
+    agent.now(-5)
+    assert agent.scrape("one") == agent.scrape("two") == (None, None)
+    agent.now(10, 500)
+    assert agent.scrape("one") == (0, 0)
+    agent.now(11, 500)
+    assert agent.scrape("two") == (0, 0)
+    agent.now(25, 500)
+    assert agent.scrape("one") == agent.scrape("two") == (0.5, 0.5)
+
+
+def test_whoever_saw_it_begin_is_never_shown_less_again() -> None:
+    agent = Shown()
+    agent.now(-5)
+    agent.scrape("one")
+    for second, energy in ((1, 100), (1, 100), (2, 200), (400, 900)):
+        agent.now(second, energy)
+        agent.scrape(f"passer-by {second}")
+        shown = agent.scrape("one")
+    assert shown == (0.9, 0.9)
+
+
+def test_a_client_never_seen_is_shown_the_beginning_of_what_is_young_alone() -> None:
+    agent = Shown()
+    agent.now(60, 500)
+    assert agent.scrape("new") == (0, 0)
+    agent.now(75, 500)
+    assert agent.scrape("new") == (0.5, 0.5)
+    agent.now(3_600, 900)
+    assert agent.scrape("much later") == (0.9, 0.9)
+
+
+def test_what_an_agent_before_this_one_knew_is_shown_as_it_is() -> None:
+    agent = Shown(born_mono=None)
+    agent.now(1, 500)
+    assert agent.scrape("one") == (0.5, 0.5)
+
+
+def test_an_account_that_comes_back_begins_where_it_was() -> None:
+    agent = Shown(base_mj=8_000)
+    agent.now(-5)
+    agent.scrape("one")
+    agent.now(1, 500)
+    assert agent.scrape("one") == (8, 0)
+    agent.now(2, 500)
+    assert agent.scrape("one") == (8.5, 0.5)
+
+
+def test_a_file_shows_the_beginning_for_a_minute() -> None:
+    agent = Shown()
+    for second, seen in ((1, 0), (5, 0), (59, 0), (61, 0.5)):
+        agent.now(second, 500)
+        assert agent.scrape(TEXTFILE) == (seen, seen)
+
+
+def test_a_crowd_of_strangers_does_not_make_the_agent_forget_prometheus() -> None:
+    agent = Shown()
+    for second in (-30, -15):
+        agent.now(second)
+        agent.scrape("prometheus")
+    for number in range(100):
+        agent.scrape(f"stranger {number}")
+    agent.now(1, 500)
+    assert agent.scrape("prometheus") == (0, 0)
+    for number in range(100):
+        agent.scrape(f"stranger {number}")
+    agent.now(2, 500)
+    assert agent.scrape("prometheus") == (0.5, 0.5)
+
+
+def test_a_client_that_is_gone_makes_room() -> None:
+    scrapers = Scrapers()
+    for visit in range(50):
+        scrapers.visit("the old version", visit)
+    for number in range(MOST_CLIENTS - 1):
+        scrapers.visit(f"other {number}", 100.0)
+        scrapers.visit(f"other {number}", FORGOTTEN_S + 200.0)
+    now = FORGOTTEN_S + 300.0
+    scrapers.visit("the new version", now)
+    assert scrapers.visit("other 0", now) == FORGOTTEN_S + 200.0
+    assert scrapers.visit("the old version", now) == now - YOUNG_S
+
+
+def test_a_running_job_has_a_counter_before_its_first_charge_unless_there_is_nothing_to_charge() -> None:
+    waiting = replace(snapshots.job(7, 0, 3), usage={})
+    page = read(render(replace(snapshots.snapshot(), jobs=(waiting,))))
+    assert {dict(key)["gpu"] for key in of(page, "job_gpu_energy_joules_total", slurm_job_id="7")} == {"0"}
+    gone = replace(waiting, ended_at=snapshots.NOW)
+    assert not of(read(render(replace(snapshots.snapshot(), jobs=(gone,)))), "job_gpu_energy_joules_total")
+
+
+@pytest.mark.parametrize("job_labels", ["full", "id", "none"])
+def test_accounts_are_billed_whatever_jobs_show(job_labels: JobLabels) -> None:
+    samples = read(render(snapshots.snapshot(), job_labels))
+    assert (
+        one(samples, "account_energy_joules_total", account="ml-vision", partition="gpu", domain="gpu") == 86400000.123
+    )
+    assert one(samples, "energy_gaps_total", gpu="1", cause="outage") == 2
+
+
+def test_accounts_whose_names_print_alike_are_one_label_set() -> None:
+    long = "a" * 5_000
+    accounts = {(long, ""): AccountView(Millijoules(1_000)), (f"{long}b", ""): AccountView(Millijoules(2_000))}
+    samples = read(render(replace(snapshots.snapshot(), accounts=accounts)))
+    assert list(of(samples, "account_energy_joules_total").values()) == [3]

@@ -30,6 +30,7 @@ def test_defaults() -> None:
     assert settings.metrics.grace == 300.0
     assert settings.slurm.event_users == ("root",)
     assert settings.gpus.baseline == "found"
+    assert settings.ledger.keep == 400 * 86_400
 
 
 def test_reads_every_setting() -> None:
@@ -50,6 +51,7 @@ def test_reads_every_setting() -> None:
           exceed_baseline: true
         metrics: {listen: "[::1]:80", textfile: /tmp/x.prom, job_labels: full, grace: 0s}
         slurm: {lookup: off, conf: /etc/slurm.conf, bin_dir: /opt/bin, timeout: 1s, event_users: slurm, strict: fail}
+        ledger: {keep: 90d}
         drift: yield
         on_stop: keep
         """
@@ -68,6 +70,7 @@ def test_reads_every_setting() -> None:
     assert settings.slurm.lookup == "off"
     assert settings.slurm.event_users == ("slurm",)
     assert settings.slurm.strict == "fail"
+    assert settings.ledger.keep == 90 * 86_400
     assert (settings.drift, settings.on_stop) == ("yield", "keep")
 
 
@@ -89,3 +92,14 @@ def test_refuses_what_is_no_address(listen: str) -> None:
 def test_a_missing_file_says_so(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"wattkeeper\.yaml: cannot be read: No such file"):
         load_settings(tmp_path / "wattkeeper.yaml")
+
+
+@pytest.mark.parametrize("keep", ["0d", "12h", "400", "forever", "100000d", "null", "-1d"])
+def test_refuses_to_keep_the_ledger_for_what_is_no_time(keep: str) -> None:
+    with pytest.raises(ConfigError, match=r"s\.yaml:2: ledger\.keep: .*allowed: 1d to 36500d, such as 400d"):
+        parse(f"ledger:\n  keep: {keep}")
+
+
+def test_says_which_key_the_ledger_has() -> None:
+    with pytest.raises(ConfigError, match=r"ledger\.keeps: unknown key: did you mean 'keep'\? \(allowed: keep\)"):
+        parse("ledger: {keeps: 400d}")

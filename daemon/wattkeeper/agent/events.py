@@ -2,20 +2,23 @@
 
 import asyncio
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from wattkeeper.agent import meter
+from wattkeeper.agent.notes import notes_of
 from wattkeeper.agent.observe import READ_DEADLINE_S
 from wattkeeper.agent.parts import Parts
 from wattkeeper.agent.state import Gpu, Job, State
 from wattkeeper.core.drift import DriftHistory
 from wattkeeper.core.holdings import Moment, Transition, Verdict, begin, end
-from wattkeeper.model import GpuUuid, JobFacts, JobKey, Sharing
+from wattkeeper.ledger.rows import account_of
+from wattkeeper.model import GpuUuid, JobFacts, JobKey
 from wattkeeper.privileged.errors import DeviceError
 from wattkeeper.protocols import Change
-from wattkeeper.slurm.gres import MappingError
+from wattkeeper.slurm.gres import Device, MappingError
 from wattkeeper.slurm.hook_event import EventError, EventKind, HookEvent, parse_event
+from wattkeeper.system.failpoint import failpoint
 from wattkeeper.text import printable
 from wattkeeper.units import Milliwatts
 
@@ -68,15 +71,15 @@ class EventHandler:
         async with self._deciding:
             if kind is EventKind.PROLOG:
                 try:
-                    gpus = self._devices(event)
+                    devices = self._devices(event)
                 except MappingError as error:
                     self._state.alarms["gres"] = f"job {job.key}: {error}"
                     raise
-                if not gpus:
+                if not devices:
                     return Answer("no_gpu", True, "the job has no GPU on this node")
-                job = replace(job, gpus=len(gpus))
-                transition = begin(job, gpus, moment, self._state.holdings, self._state.over)
-                await self._save_baselines(gpus, transition)
+                job = replace(job, gpus=len(devices))
+                transition = _begin(self._state, job, devices, moment)
+                await self._save_baselines((device.uuid for device in devices), transition)
             else:
                 transition = end(job.key, moment, self._state.holdings, self._state.over)
             affected = transition.gpus or frozenset(h.gpu for h in self._state.holdings if h.job.key == job.key)
@@ -88,6 +91,7 @@ class EventHandler:
         actions = self._steersman.wanted(targets, starting=starting)
         applied = await self._steersman.apply(actions, "start" if starting else "end")
         await self._steersman.settle(targets)
+        failpoint("event.applied")
         return self._answer(job.key, transition, applied, [t.gpu for t in targets])
 
     async def carry_out(self, transition: Transition, moment: Moment, *, cut: bool) -> None:
@@ -106,9 +110,12 @@ class EventHandler:
             over=transition.over,
             charges=charges,
             watermarks=watermarks,
+            notes=notes_of(state, transition, moment),
         )
+        failpoint("event.decided")
         await self._ledger.commit(change)
-        meter.settle(state, charges, watermarks)
+        failpoint("event.committed")
+        meter.settle(state, self._tally, charges, watermarks)
         state.replace_holdings(transition.removed, transition.added)
         state.note_over(transition.over)
         self._note_jobs(transition, moment)
@@ -116,10 +123,10 @@ class EventHandler:
             # a new holder is a new start for whoever fights over the limit
             state.gpus[uuid].drift, state.gpus[uuid].left_mw = DriftHistory(), None
 
-    def _devices(self, event: HookEvent) -> Mapping[GpuUuid, Sharing]:
-        devices = self._state.gres.devices(event.gpus, event.visible)
+    def _devices(self, event: HookEvent) -> Sequence[Device]:
+        devices = self._state.gres.find(event.gpus, event.visible)
         self._state.alarms.pop("gres", None)
-        return {uuid: share for uuid, share in devices.items() if uuid in self._state.gpus}
+        return [device for device in devices if device.uuid in self._state.gpus]
 
     def _on_this_node(self, job: JobFacts) -> JobFacts:
         if job.node and self._state.settings.node is None and job.node != self._state.node:
@@ -158,7 +165,9 @@ class EventHandler:
             log.warning("job=%s has ended: another job holds its GPU and its Epilog never came", key)
         if transition.added:
             facts = transition.added[0].job
-            job = self._state.jobs.setdefault(facts.key, Job(facts, (), moment.at))
+            now_mono = self._clock.mono()
+            job = self._state.jobs.setdefault(facts.key, Job(facts, (), moment.at, born_mono=now_mono))
+            self._state.accounts.expect(account_of(facts), now_mono)
             job.facts, job.gpus = facts, tuple(h.gpu for h in transition.added)
 
     def _started(self, facts: JobFacts, transition: Transition) -> None:
@@ -179,6 +188,12 @@ class EventHandler:
             return Answer("failed", False, f"job {key}: {troubles or 'a limit could not be set'}")
         outcome = "applied" if transition.verdict in {Verdict.STARTED, Verdict.ENDED} else str(transition.verdict)
         return Answer(outcome, True, f"job {key} {transition.verdict}")
+
+
+def _begin(state: State, job: JobFacts, devices: Sequence[Device], moment: Moment) -> Transition:
+    shares = {device.uuid: device.share for device in devices}
+    slices = {device.uuid: device.slices for device in devices}
+    return begin(job, shares, moment, state.holdings, state.over, slices)
 
 
 def _owners_after(state: State, uuid: GpuUuid, transition: Transition) -> tuple[JobKey, ...]:

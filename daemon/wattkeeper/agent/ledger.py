@@ -1,53 +1,239 @@
 """Writing to the store from the loop, and going on without it when the disk fails."""
 
 import logging
+import threading
 from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Future
+from pathlib import Path
 
+from wattkeeper.agent.records import RecordKeeper
+from wattkeeper.agent.takeup import Known
 from wattkeeper.errors import StoreError
+from wattkeeper.ledger.merge import merged
+from wattkeeper.ledger.records import Records
+from wattkeeper.ledger.store import SpentStoreError, SqliteStore
 from wattkeeper.privileged.errors import DeviceError
 from wattkeeper.privileged.worker import DeviceThread
-from wattkeeper.protocols import Change, Store
+from wattkeeper.protocols import Change, Clock, Kept, Store
+from wattkeeper.system.clock import SystemClock
+from wattkeeper.units import Millijoules, format_energy
 
 log = logging.getLogger("wattkeeper.ledger")
 
 COMMIT_DEADLINE_S = 1.0
-MOST_WAITING = 50_000
+CLOSE_DEADLINE_S = 5.0
+REOPEN_S = 60.0
+"""A ledger that could not be opened, or that a damage has made useless, is opened anew after so long."""
+
+QUIET_S = 600.0
+"""Trouble that comes back is not told of again for so long; it stays an alarm."""
+
+MOST_WAITING = 64
+"""More changes that wait are merged into the last of them, up to ``MOST_CHARGES`` charges in each."""
+
+MOST_CHARGES = 1_000
+
+FILE = "state.db"
+RECORDS = "records"
+
+
+def open_ledger(
+    folder: Path, clock: Clock, keep_s: Callable[[], float], tell: Callable[[str], object]
+) -> tuple["LedgerWriter", Kept]:
+    """The ledger in a folder, and what it kept. Where the disk will not have it, it is tried again later.
+
+    ``keep_s``: for how many seconds jobs, days and records are kept. ``tell`` is given each end-of-job record.
+    """
+
+    def opened_anew() -> Store:
+        return SqliteStore(folder / FILE, clock.wall, check_all=True)
+
+    keeper = RecordKeeper(Records(folder / RECORDS, tell), clock, keep_s)
+    store, kept = None, Kept()
+    try:
+        store = SqliteStore(folder / FILE, clock.wall)
+        kept = store.load()
+    except StoreError as error:
+        log.error("no ledger on disk, going on in memory: %s", error)
+        return LedgerWriter(None, kept, clock=clock, reopen=opened_anew, keeper=keeper, trouble=str(error)), kept
+    return LedgerWriter(store, kept, clock=clock, reopen=opened_anew, keeper=keeper), kept
 
 
 class LedgerWriter:
-    """Commits changes in order in a thread of its own. A change that cannot be written waits for the next try."""
+    """Commits changes in order in a thread of its own. A change that cannot be written waits for the next try.
 
-    def __init__(self, store: Store) -> None:
+    The thread also writes the end-of-job records of what it has committed; nobody waits for those.
+    """
+
+    def __init__(
+        self,
+        store: Store | None,
+        kept: Kept | None = None,
+        *,
+        clock: Clock | None = None,
+        reopen: Callable[[], Store] | None = None,
+        keeper: RecordKeeper | None = None,
+        trouble: str | None = None,
+    ) -> None:
+        """``store`` None: it could not be opened because of ``trouble``. ``reopen`` gives it anew, or StoreError."""
         self._store = store
+        self._clock = clock or SystemClock()
+        self._reopen = reopen
+        self._keeper = keeper
         self._thread = DeviceThread("ledger")
-        self._waiting: deque[Change] = deque(maxlen=MOST_WAITING)
-        self.trouble: str | None = None
+        self._lock = threading.Lock()
+        self._waiting: deque[Change] = deque()
+        self._writing: Change | None = None
+        self._before: Change | None = None  # what brings a ledger that was opened anew to where the others begin
+        self._known = Known(kept or Kept())
+        self._following: Future[None] | None = None
+        self._behind: Future[None] | None = None
+        self._next_open_mono = self._clock.mono() + REOPEN_S
+        self._spent = False
+        self._told = trouble is not None
+        self._quiet_until_mono = self._clock.mono()
+        self.trouble = trouble
+
+    @property
+    def alarm(self) -> str | None:
+        """What is wrong with the ledger or its records, in words; None where nothing is."""
+        if self.trouble is not None:
+            return f"the ledger cannot be written, going on in memory: {self.trouble}"
+        if self._keeper is not None and self._keeper.trouble is not None:
+            return f"end-of-job records wait to be written: {self._keeper.trouble}"
+        return None
 
     async def commit(self, change: Change) -> bool:
         """Write a change and all that waited before it; False where the disk failed and it now waits. Never raises."""
-        self._waiting.append(change)
+        self._wait(change)
+        if self._cannot_begin():
+            return False
         try:
             await self._thread.run("commit", self._flush, COMMIT_DEADLINE_S)
         except (StoreError, DeviceError) as error:
-            if self.trouble is None:
-                log.error("the ledger cannot be written, going on in memory: %s", error)
-            self.trouble = str(error)
+            self._failed(error)
             return False
         if self.trouble is not None:
-            log.warning("the ledger is written again; nothing was lost")
-            self.trouble = None
+            self._recovered()
+        self._follow_up()
         return True
 
     def close(self) -> None:
-        """Close the store; what still waits is tried once more."""
+        """Close the store; what still waits is tried once more, and what is lost is told."""
+        future: Future[None] = Future()
+        self._thread.begin(self._finish, future)
         try:
-            self._flush()
+            future.result(CLOSE_DEADLINE_S)
         except StoreError as error:
-            log.error("%d changes are lost with this process: %s", len(self._waiting), error)
-        self._store.close()
+            log.error("the ledger was not closed well: %s", error)
+        except TimeoutError:
+            log.error("the ledger did not close in %g s: %s", CLOSE_DEADLINE_S, self._what_waits())
+
+    def _wait(self, change: Change) -> None:
+        with self._lock:
+            self._known.see(change)
+            last = self._waiting[-1] if len(self._waiting) >= MOST_WAITING else None
+            if last is not None and len(last.charges) < MOST_CHARGES:
+                self._waiting[-1] = merged(last, change)
+            else:
+                self._waiting.append(change)
+
+    def _cannot_begin(self) -> bool:
+        """True where the disk keeps the thread, or there is no ledger and it is not yet time to look again."""
+        if self._thread.stalled or (self._behind is not None and not self._behind.done()):
+            return True
+        return self._store is None and self._clock.mono() < self._next_open_mono
+
+    def _recovered(self) -> None:
+        if self._told:
+            log.warning("the ledger is written again; nothing was lost")
+        self.trouble = None
+
+    def _failed(self, error: StoreError | DeviceError) -> None:
+        now = self._clock.mono()
+        if self.trouble is None:
+            self._next_open_mono = now + REOPEN_S
+            self._told = now >= self._quiet_until_mono  # a disk on the brink fails and recovers at every other tick
+        if self.trouble is None and self._told:
+            log.error("the ledger cannot be written, going on in memory: %s", error)
+            self._quiet_until_mono = now + QUIET_S
+        self.trouble = str(error)
+        self._spent = isinstance(error, SpentStoreError)
+        self._behind = self._following
+
+    def _follow_up(self) -> None:
+        """Have the thread write records and forget what is old, unless it is about to."""
+        if self._keeper is None or not self._keeper.due or (self._following and not self._following.done()):
+            return
+        self._following = Future()
+        self._thread.begin(self._keep_up, self._following)
+
+    # What follows runs in the thread.
+
+    def _keep_up(self) -> None:
+        if self._store is not None and self._keeper is not None:
+            self._keeper.keep_up(self._store)
 
     def _flush(self) -> None:
-        # only this thread takes changes out, and only after they are written: a late return counts nothing twice
-        while self._waiting:
-            self._store.commit(self._waiting[0])
-            self._waiting.popleft()
+        # only this thread takes changes out, and forgets them only when they are written
+        self._open_anew()
+        while self._store is not None and (change := self._next()) is not None:
+            self._store.commit(change)
+            self._written(change)
+
+    def _next(self) -> Change | None:
+        with self._lock:
+            if self._before is not None:
+                return self._before
+            if self._writing is None and self._waiting:
+                self._writing = self._waiting.popleft()
+            return self._writing
+
+    def _written(self, change: Change) -> None:
+        with self._lock:
+            if self._before is not None:
+                self._before = None
+            else:
+                self._writing = None
+            self._known.wrote(change)
+        if self._keeper is not None and (change.over or any(note.ended_at is not None for note in change.notes)):
+            self._keeper.expect()
+
+    def _open_anew(self) -> None:
+        """Open the ledger if there is none, or it has been of no use for long. Raises StoreError."""
+        now = self._clock.mono()
+        if self._reopen is None or (self._store is not None and (not self._spent or now < self._next_open_mono)):
+            return
+        self._next_open_mono, self._spent = now + REOPEN_S, False
+        if self._store is not None:
+            store, self._store = self._store, None
+            store.close()
+        store = self._reopen()
+        kept = store.load()
+        with self._lock:
+            self._before = self._known.reconcile(kept, self._later())
+        self._store = store
+
+    def _later(self) -> tuple[Change, ...]:
+        return (*((self._writing,) if self._writing else ()), *self._waiting)
+
+    def _finish(self) -> None:
+        self._next_open_mono = self._clock.mono()
+        try:
+            self._flush()
+            if self._store is not None and self._keeper is not None:
+                self._keeper.finish(self._store)
+        except StoreError as error:
+            log.error("%s: %s", self._what_waits(), error)
+        if self._store is not None:
+            self._store.close()
+
+    def _what_waits(self) -> str:
+        """What is lost if it is never written, in words."""
+        with self._lock:
+            changes = self._later()
+        energy = [energy for change in changes for c in change.charges for energy in c.jobs_mj.values()]
+        jobs = {key for change in changes for c in change.charges for key in c.jobs_mj}
+        lost = format_energy(Millijoules(sum(energy)))
+        return f"{len(changes)} changes with {lost} of {len(jobs)} jobs are lost with this process"

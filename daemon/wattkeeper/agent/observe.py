@@ -1,26 +1,32 @@
 """Reading GPUs into the state, and telling which cannot be read."""
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from wattkeeper.agent.state import Gpu, State
-from wattkeeper.model import GpuReading, GpuUuid
+from wattkeeper.model import GpuReading, GpuUuid, JobKey
 from wattkeeper.privileged.errors import DeviceError, Kind
+from wattkeeper.privileged.worker import DeviceThread
 from wattkeeper.protocols import Clock, GpuReader
+from wattkeeper.slurm.processes import Processes
 from wattkeeper.snapshot import SourceState
 
 log = logging.getLogger("wattkeeper.gpus")
 
 READ_DEADLINE_S = 0.25
+PLACE_DEADLINE_S = 0.1
+"""How long it may take to find whose the processes on a GPU are."""
 
 
 class Observer:
     """Reads GPUs into the state. A GPU that hangs is left out until its call comes back."""
 
-    def __init__(self, state: State, reader: GpuReader, clock: Clock) -> None:
+    def __init__(self, state: State, reader: GpuReader, clock: Clock, processes: Processes | None = None) -> None:
         self._state = state
         self._reader = reader
         self._clock = clock
+        self._processes = processes or Processes()
+        self._placing: DeviceThread | None = None
         self.driver_gone = False
 
     async def read(self, gpus: Iterable[GpuUuid], *, note_free: bool = True) -> dict[GpuUuid, GpuReading]:
@@ -30,16 +36,45 @@ class Observer:
         """
         begun = self._clock.mono()
         wanted = [uuid for uuid in gpus if uuid in self._state.gpus]
-        answers = await self._reader.read([uuid for uuid in wanted if not self._reader.stalled(uuid)], READ_DEADLINE_S)
+        asked = [uuid for uuid in wanted if not self._reader.stalled(uuid)]
+        shared = [uuid for uuid in asked if self._is_weighed(uuid)]
+        answers = await self._reader.read(asked, READ_DEADLINE_S, shared)
         found = {uuid: answer for uuid, answer in answers.items() if isinstance(answer, GpuReading)}
         for uuid, answer in answers.items():
             self._note(self._state.gpus[uuid], answer)
             if note_free and uuid in found:
                 self._state.note_free(self._state.gpus[uuid])
+        for uuid in shared:
+            if uuid in found:
+                await self._weigh(self._state.gpus[uuid], found[uuid])
         if wanted:
             took = self._clock.mono() - begun
             self._state.sources["nvml"] = SourceState(up=len(found) == len(wanted), read_s=took)
         return found
+
+    def _is_weighed(self, uuid: GpuUuid) -> bool:
+        """True where it matters who uses a GPU how much: several hold it, and not by slices of it."""
+        holders = self._state.holders(uuid)
+        return len(holders) > 1 and not all(holding.slices for holding in holders)
+
+    async def _weigh(self, gpu: Gpu, reading: GpuReading) -> None:
+        """Note how much each holder has used a GPU. In a thread: /proc of a process that hangs can hang too."""
+        gpu.use = None
+        by_pid, holders = reading.use_by_pid, self._state.holders(gpu.info.uuid)
+        if not by_pid or (self._placing is not None and self._placing.stalled):
+            return
+        self._placing = self._placing or DeviceThread("processes")
+
+        def weigh() -> Mapping[JobKey, int] | None:
+            return self._processes.weigh(by_pid, holders)
+
+        try:
+            weights = await self._placing.run("weigh", weigh, PLACE_DEADLINE_S)
+        except DeviceError as error:
+            log.warning("gpu=%d its energy is divided evenly: %s", gpu.info.minor, error)
+            return
+        if weights is not None:
+            gpu.use = (reading.at_mono, weights)
 
     def _note(self, gpu: Gpu, answer: GpuReading | DeviceError) -> None:
         if isinstance(answer, DeviceError):

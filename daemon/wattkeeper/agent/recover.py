@@ -14,6 +14,7 @@ from wattkeeper.privileged.errors import DeviceError
 from wattkeeper.protocols import Actuator, Change, Clock, GpuReader, Kept, RunningJobs
 from wattkeeper.slurm.gres import GresGpu, GresMap, MappingError
 from wattkeeper.slurm.hook_event import EventError, facts_of
+from wattkeeper.system.failpoint import failpoint
 from wattkeeper.units import Millijoules, Milliwatts
 
 log = logging.getLogger("wattkeeper.recovery")
@@ -70,7 +71,9 @@ async def _gpu(info: GpuInfo, actuator: Actuator, kept: Kept, known: Gpu | None)
 
 
 async def take_up(state: State, kept: Kept, ledger: LedgerWriter, clock: Clock) -> None:
-    """Holdings and jobs of before, if they are of this boot: at a reboot every job has ended."""
+    """Totals, holdings and jobs of before; of the last two, those of this boot: at a reboot every job has ended."""
+    idle_s = {account: clock.wall() - at for account, at in kept.accounts_at.items()}
+    state.accounts.take_up(kept.accounts_mj, idle_s, kept.resting_mj, clock.mono())
     if kept.boot_id != state.boot_id:
         if kept.holdings:
             over = tuple(sorted({h.job.key for h in kept.holdings}))
@@ -82,10 +85,10 @@ async def take_up(state: State, kept: Kept, ledger: LedgerWriter, clock: Clock) 
     for holding in kept.holdings:
         job = state.jobs.setdefault(holding.job.key, Job(holding.job, (), holding.since_at))
         job.gpus = (*job.gpus, holding.gpu)
-        energy = kept.job_energy_mj.get((holding.job.key, holding.gpu))
-        if energy is not None:
-            job.energy_mj[holding.gpu] = energy
         state.cluster = state.cluster or holding.job.key.cluster
+    for (key, uuid), used in kept.usage.items():
+        if key in state.jobs:
+            state.jobs[key].usage[uuid] = used
 
 
 async def drain(spool: Spool, handler: EventHandler) -> None:
@@ -93,6 +96,7 @@ async def drain(spool: Spool, handler: EventHandler) -> None:
     events = spool.events()
     for event in events:
         await handler.handle(event.kind, event.raw, event.when)
+        failpoint("recover.drained")
         event.path.unlink(missing_ok=True)
     if events:
         log.warning("took %d events from the spool", len(events))
@@ -115,7 +119,8 @@ async def _add(
 ) -> None:
     try:
         facts = facts_of({**environment, "SLURM_JOB_COMMENT": ""})
-        gpus = _believable(state, here, state.gres.devices(environment.get("SLURM_JOB_GPUS", ""), None))
+        devices = state.gres.find(environment.get("SLURM_JOB_GPUS", ""), None)
+        gpus = _believable(state, here, {device.uuid: device.share for device in devices})
     except (EventError, MappingError) as error:
         log.warning("a job that runs here cannot be placed: %s", error)
         return
@@ -124,7 +129,8 @@ async def _add(
     key = JobKey(facts.key.cluster or state.cluster, facts.key.job_id, SEEN_RUN)
     job = type(facts)(key=key, uid=facts.uid, user=facts.user, account=facts.account, partition=facts.partition,
                       comment=UNKNOWN, num_nodes=facts.num_nodes, node=state.node, gpus=len(gpus))  # fmt: skip
-    transition = begin(job, gpus, now, state.holdings, state.over)
+    slices = {device.uuid: device.slices for device in devices}
+    transition = begin(job, gpus, now, state.holdings, state.over, slices)
     if transition.verdict is Verdict.STARTED:
         log.warning("job=%s runs here and no hook told of it: its comment is not known", key)
         await handler.carry_out(transition, now, cut=False)

@@ -1,8 +1,9 @@
 """What the agent knows at this moment. Only the loop changes it; everybody else gets snapshots."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
+from wattkeeper.agent.accounts import Accounts
 from wattkeeper.config.settings import Settings
 from wattkeeper.core.drift import DriftHistory
 from wattkeeper.core.policy import Policy
@@ -18,6 +19,7 @@ from wattkeeper.model import (
     Target,
     Watermark,
 )
+from wattkeeper.protocols import Usage
 from wattkeeper.slurm.gres import GresMap
 from wattkeeper.snapshot import AdminHold, JobView, PolicyState, SourceState
 from wattkeeper.units import Millijoules, Milliwatts
@@ -34,7 +36,7 @@ class Gpu:
     we had not written it. ``grounds``: what the target was decided on: while they stay, so does
     it. ``applying`` counts writes under way. ``left_mw``: a foreign
     limit that was reported and is being left. ``read_error`` stands until the GPU is read again, ``error`` until it is
-    written.
+    written. ``use``: how much each holder has used it, and in the interval that ended at which monotonic time.
     """
 
     info: GpuInfo
@@ -49,6 +51,7 @@ class Gpu:
     left_mw: Milliwatts | None = None
     hold: AdminHold | None = None
     watermark: Watermark | None = None
+    use: tuple[float, Mapping[JobKey, int]] | None = None
     idle_mj: Millijoules = Millijoules(0)
     unattributed_mj: Millijoules = Millijoules(0)
     read_error: str | None = None
@@ -58,7 +61,10 @@ class Gpu:
 
 @dataclass(slots=True)
 class Job:
-    """One run of a job on this node, from its start until it is forgotten."""
+    """One run of a job on this node, from its start until it is forgotten.
+
+    ``born_mono``: since when this agent knows it; None where an agent before this one did.
+    """
 
     facts: JobFacts
     gpus: tuple[GpuUuid, ...]
@@ -67,13 +73,14 @@ class Job:
     ended_mono: float | None = None
     decisions: dict[GpuUuid, Decision] = field(default_factory=dict)
     caps_mw: dict[GpuUuid, Milliwatts | None] = field(default_factory=dict)
-    energy_mj: dict[GpuUuid, Millijoules] = field(default_factory=dict)
+    usage: dict[GpuUuid, Usage] = field(default_factory=dict)
+    born_mono: float | None = None
     last_view: JobView | None = None
 
 
 @dataclass(slots=True)
 class State:
-    """Everything that changes while the agent runs."""
+    """Everything that changes while the agent runs. ``unnoted``: jobs whose decisions the ledger does not know yet."""
 
     settings: Settings
     policy: Policy
@@ -84,6 +91,8 @@ class State:
     gpus: dict[GpuUuid, Gpu] = field(default_factory=dict)
     over: dict[JobKey, None] = field(default_factory=dict)  # as a set that knows its oldest
     jobs: dict[JobKey, Job] = field(default_factory=dict)
+    unnoted: set[JobKey] = field(default_factory=set)
+    accounts: Accounts = field(default_factory=Accounts)
     policy_state: PolicyState = field(default_factory=lambda: PolicyState("", True, 0.0))
     sources: dict[str, SourceState] = field(default_factory=dict)
     alarms: dict[str, str] = field(default_factory=dict)

@@ -48,9 +48,12 @@ class Steersman:
         gpu.target, gpu.grounds = target, grounds
         for holding, decision in zip(holders, target.decisions, strict=False):
             job = state.jobs.get(holding.job.key)
-            if job is not None:
-                job.decisions[uuid] = decision
-                job.caps_mw[uuid] = target.limit_mw
+            if job is None:
+                continue
+            if job.decisions.get(uuid) != decision or job.caps_mw.get(uuid) != target.limit_mw:
+                state.unnoted.add(holding.job.key)
+            job.decisions[uuid] = decision
+            job.caps_mw[uuid] = target.limit_mw
         return target
 
     def wanted(self, targets: Sequence[Target], *, starting: bool = False) -> tuple[Action, ...]:

@@ -4,6 +4,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 
 from wattkeeper.core.drift import Cause, Reaction
+from wattkeeper.model import Gap
 from wattkeeper.snapshot import APPLY_BUCKETS_S, Counters, Histogram
 
 CAUSES = ("start", "end", "drift", "retry", "recovery", "reload")
@@ -19,13 +20,16 @@ class Tally:
     hook_events: Counter[tuple[str, str]] = field(default_factory=Counter)
     requests: Counter[str] = field(default_factory=Counter)
     drift: Counter[tuple[int, str, str]] = field(default_factory=Counter)
+    energy_gaps: Counter[tuple[int, str]] = field(default_factory=Counter)
     _applied: dict[str, Histogram] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.cap_writes.update(dict.fromkeys(CAUSES, 0))
 
     def expect(self, minor: int) -> None:
-        """Begin a GPU's counts of drift at 0, so that Prometheus sees its first drift as an increase."""
+        """Begin a GPU's counts at 0, so that Prometheus sees its first drift, or gap, as an increase."""
+        for gap in Gap:
+            self.energy_gaps[minor, gap] += 0
         for reaction in Reaction:
             self.drift[minor, Cause.WRITER, reaction] += 0
         self.drift[minor, Cause.RESET, Reaction.REPAIRED] += 0
@@ -44,5 +48,6 @@ class Tally:
             hook_events=dict(self.hook_events),
             requests=dict(self.requests),
             drift=dict(self.drift),
+            energy_gaps=dict(self.energy_gaps),
             apply_seconds=dict(self._applied),
         )

@@ -3,12 +3,14 @@
 import logging
 
 from wattkeeper.agent import meter
+from wattkeeper.agent.notes import take_changed
 from wattkeeper.agent.parts import Parts
 from wattkeeper.agent.state import Gpu
 from wattkeeper.core.drift import Cause, Reaction, react
 from wattkeeper.core.plan import same_limit
 from wattkeeper.model import GpuReading, GpuUuid
 from wattkeeper.protocols import Change
+from wattkeeper.system.failpoint import failpoint
 from wattkeeper.units import format_power
 
 log = logging.getLogger("wattkeeper.drift")
@@ -45,10 +47,13 @@ class Ticker:
     async def _charge(self, readings: dict[GpuUuid, GpuReading]) -> None:
         after = {uuid: self._state.owners(uuid) for uuid in readings}
         charges, watermarks = meter.cut(self._state, readings, after)
-        if watermarks:
-            change = Change(self._state.boot_id, self._clock.wall(), charges=charges, watermarks=watermarks)
+        notes = take_changed(self._state)
+        if watermarks or notes:
+            now_at = self._clock.wall()
+            change = Change(self._state.boot_id, now_at, charges=charges, watermarks=watermarks, notes=notes)
             await self._ledger.commit(change)
-            meter.settle(self._state, charges, watermarks)
+            meter.settle(self._state, self._tally, charges, watermarks)
+            failpoint("tick.charged")
 
     def _drifted(self, gpu: Gpu, before: GpuReading | None) -> bool:
         """True where somebody changed a limit that we had set and read back; says so, and decides what to do."""

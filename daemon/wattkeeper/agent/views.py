@@ -4,6 +4,7 @@ from wattkeeper import __version__
 from wattkeeper.agent.message import message
 from wattkeeper.agent.state import Gpu, Job, State
 from wattkeeper.agent.tally import Tally
+from wattkeeper.ledger.rows import account_of
 from wattkeeper.model import GpuUuid
 from wattkeeper.protocols import Clock
 from wattkeeper.snapshot import GpuView, JobView, Snapshot
@@ -13,9 +14,10 @@ from wattkeeper.units import format_power
 def take_snapshot(state: State, tally: Tally, clock: Clock) -> Snapshot:
     """One picture of the state, now."""
     minors = {uuid: gpu.info.minor for uuid, gpu in state.gpus.items()}
+    now_mono = clock.mono()
     return Snapshot(
         at=clock.wall(),
-        at_mono=clock.mono(),
+        at_mono=now_mono,
         node=state.node,
         cluster=state.cluster,
         mode=state.settings.mode,
@@ -23,6 +25,7 @@ def take_snapshot(state: State, tally: Tally, clock: Clock) -> Snapshot:
         interval_s=state.settings.interval,
         gpus=tuple(_gpu(state, gpu) for gpu in state.gpus.values()),
         jobs=tuple(_job(job, minors) for job in state.jobs.values()),
+        accounts=state.accounts.view(now_mono, lambda: {account_of(h.job) for h in state.holdings}),
         counters=tally.view(),
         policy=state.policy_state,
         sources=dict(state.sources),
@@ -61,9 +64,10 @@ def _view(job: Job, minors: dict[GpuUuid, int]) -> JobView:
         gpus=job.gpus,
         decisions=dict(job.decisions),
         caps_mw=dict(job.caps_mw),
-        energy_mj=dict(job.energy_mj),
+        usage=dict(job.usage),
         started_at=job.started_at,
         ended_at=job.ended_at,
+        born_mono=job.born_mono,
         message=last.message if last is not None and same else message(minors, job.decisions, job.caps_mw),
     )
 

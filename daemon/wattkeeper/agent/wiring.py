@@ -17,7 +17,7 @@ from wattkeeper import __version__
 from wattkeeper.agent import recover
 from wattkeeper.agent.control import Control
 from wattkeeper.agent.events import Answer, EventHandler
-from wattkeeper.agent.ledger import LedgerWriter
+from wattkeeper.agent.ledger import open_ledger
 from wattkeeper.agent.observe import Observer
 from wattkeeper.agent.parts import Parts
 from wattkeeper.agent.spool import Spool
@@ -30,18 +30,17 @@ from wattkeeper.api.server import Doors, Server, uids_of
 from wattkeeper.config.policy import load_policies
 from wattkeeper.config.settings import Settings, load_settings
 from wattkeeper.core.policy import Policy
-from wattkeeper.errors import ConfigError, StoreError
+from wattkeeper.errors import ConfigError
 from wattkeeper.exporters.prometheus import Exporter
 from wattkeeper.exporters.textfile import Textfile
 from wattkeeper.gpus.nvml import NvmlReader
-from wattkeeper.ledger.memory import MemoryStore
-from wattkeeper.ledger.store import SqliteStore
+from wattkeeper.ledger.report import find_job
 from wattkeeper.privileged.actuator import NvmlActuator
 from wattkeeper.privileged.baselines import Baselines
 from wattkeeper.privileged.errors import DeviceError
 from wattkeeper.privileged.nvml import Nvml
 from wattkeeper.privileged.worker import DeviceThread
-from wattkeeper.protocols import Kept, Store
+from wattkeeper.protocols import Kept
 from wattkeeper.slurm.hook_event import EventKind
 from wattkeeper.slurm.node import SlurmNode
 from wattkeeper.snapshot import PolicyState
@@ -97,9 +96,9 @@ class Agent:
         self._reader = NvmlReader(nvml, self._clock, self._thread_of)
         self._actuator = NvmlActuator(nvml, baselines, self._thread_of)
         self._spool = Spool(settings.run_dir / "spool", self._clock)
-        self._in_memory = False
-        store, self._kept = self._open_store()
-        self._ledger = LedgerWriter(store)
+        self._ledger, self._kept = open_ledger(
+            settings.state_dir, self._clock, lambda: self._state.settings.ledger.keep, partial(print, flush=True)
+        )
         self._observer = Observer(self._state, self._reader, self._clock)
         self._steersman = Steersman(self._state, self._actuator, self._clock, self._tally)
         self._deciding = asyncio.Lock()
@@ -122,6 +121,7 @@ class Agent:
                 changed=self._publish_soon,
                 event_users=lambda: uids_of(self._state.settings.slurm.event_users),
                 strict=lambda: self._state.settings.slurm.strict == "fail",
+                past=partial(find_job, settings.state_dir / "state.db"),
             )
         )
 
@@ -130,19 +130,6 @@ class Agent:
             late = partial(self._loop.call_soon_threadsafe, self._wake.set)
             self._threads[device] = DeviceThread(device, on_late=lambda: _quietly(late))
         return self._threads[device]
-
-    def _open_store(self) -> tuple[Store, Kept]:
-        """The ledger on disk, or in memory where the disk will not have it: capping does not wait for a disk."""
-        folder = self._state.settings.state_dir
-        try:
-            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            store = SqliteStore(folder / "state.db")
-            return store, store.load()
-        except (OSError, StoreError) as error:
-            log.error("%s: no ledger on disk, going on in memory: %s", folder, error)
-            self._state.alarms["ledger"] = f"no ledger on disk: {error}"
-            self._in_memory = True
-            return MemoryStore(), Kept()
 
     async def start(self) -> None:
         """Bind, recover, listen, and say READY."""
@@ -252,9 +239,9 @@ class Agent:
         return answer
 
     def _publish(self) -> None:
-        if self._ledger.trouble is not None:
-            self._state.alarms["ledger"] = f"the ledger cannot be written, going on in memory: {self._ledger.trouble}"
-        elif not self._in_memory:
+        if self._ledger.alarm is not None:
+            self._state.alarms["ledger"] = self._ledger.alarm
+        else:
             self._state.alarms.pop("ledger", None)
         self._snapshot = take_snapshot(self._state, self._tally, self._clock)
 

@@ -1,11 +1,13 @@
 """The snapshot as JSON: watts, joules and Unix seconds; null where something is absent. Users' text is escaped."""
 
+from collections.abc import Iterable
 from typing import Any
 
 from wattkeeper.model import Decision, GpuUuid, JobText, Step
+from wattkeeper.protocols import Usage
 from wattkeeper.snapshot import GpuView, JobView, Snapshot
 from wattkeeper.text import printable
-from wattkeeper.units import Milliwatts, joules, watts
+from wattkeeper.units import Millijoules, Milliwatts, joules, watts
 
 Json = dict[str, Any]
 
@@ -59,19 +61,19 @@ def job_json(job: JobView, snapshot: Snapshot) -> Json:
         "asked": _asked(first),
         "outcome": str(first.outcome) if first else "none",
         "message": job.message,
-        "gpus": [_job_gpu(job, uuid, minors[uuid]) for uuid in job.gpus if uuid in minors],
+        "total": total_json(job.usage.values()),
+        "gpus": [_job_gpu(job, uuid, minors[uuid]) for uuid in job.all_gpus if uuid in minors],
     }
 
 
 def _job_gpu(job: JobView, uuid: GpuUuid, gpu: GpuView) -> Json:
     decision = job.decisions.get(uuid)
-    energy = job.energy_mj.get(uuid)
     head: Json = {
         "gpu": gpu.info.minor,
         "uuid": uuid,
         "model": gpu.info.model,
         "cap_w": _watts(job.caps_mw.get(uuid)),
-        "energy_j": None if energy is None else joules(energy),
+        **usage_json(job.usage.get(uuid)),
     }
     if decision is None:
         return {**head, "outcome": "none", "asked": None, "rule": None, "allowed_w": None, "observe": False,
@@ -85,6 +87,38 @@ def _job_gpu(job: JobView, uuid: GpuUuid, gpu: GpuView) -> Json:
         "observe": decision.observe,
         "pending": sorted(decision.pending),
         "steps": [step_json(step) for step in decision.steps],
+    }
+
+
+def usage_json(usage: Usage | None) -> Json:
+    """What a job used of one GPU; null where it is not known. ``seconds`` are those that were metered.
+
+    ``basis``: by what its energy was divided from others', ``source``: where it comes from; each as often as there
+    were several.
+    """
+    seconds = usage.held_ns / 1e9 if usage else None
+    return {
+        "energy_j": joules(usage.energy_mj) if usage else None,
+        "seconds": seconds,
+        "mean_w": joules(usage.energy_mj) / seconds if usage and seconds else None,
+        "peak_w": _watts(usage.peak_mw) if usage else None,
+        "capped_s": usage.capped_ns / 1e9 if usage and usage.capped_ns is not None else None,
+        "basis": sorted(map(str, usage.bases)) if usage else [],
+        "source": sorted(map(str, usage.sources)) if usage else [],
+    }
+
+
+def total_json(usages: Iterable[Usage]) -> Json:
+    """What a job used of all its GPUs here; null where it is not known of any. ``mean_w`` is a GPU's."""
+    used = list(usages)
+    energy, seconds = sum(usage.energy_mj for usage in used), sum(usage.held_ns for usage in used) / 1e9
+    capped = [usage.capped_ns for usage in used if usage.capped_ns is not None]
+    return {
+        "energy_j": joules(Millijoules(energy)) if used else None,
+        "gpu_seconds": seconds if used else None,
+        "mean_w": joules(Millijoules(energy)) / seconds if seconds else None,
+        "peak_w": _watts(max((usage.peak_mw for usage in used if usage.peak_mw is not None), default=None)),
+        "capped_s": sum(capped) / 1e9 if capped else None,
     }
 
 

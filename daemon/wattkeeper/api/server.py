@@ -17,15 +17,21 @@ from aiohttp import web
 from wattkeeper.agent.control import Control
 from wattkeeper.agent.events import Answer
 from wattkeeper.api import present
+from wattkeeper.api.line import usage_line
+from wattkeeper.api.past import past_json
 from wattkeeper.config.settings import Listen
-from wattkeeper.errors import WattkeeperError
+from wattkeeper.errors import StoreError, WattkeeperError
+from wattkeeper.protocols import JobRecord
 from wattkeeper.slurm.hook_event import MAX_ENVIRONMENT, EventKind
-from wattkeeper.snapshot import Snapshot
+from wattkeeper.snapshot import JobView, Snapshot
 
 log = logging.getLogger("wattkeeper.api")
 
 ANSWER_DEADLINE_S = {EventKind.PROLOG: 1.5, EventKind.EPILOG: 0.22}
 """Below the hooks' own patience (1.7 and 0.25 s), so that they hear of a slow driver rather than of nothing."""
+
+FRESH_DEADLINE_S = 0.2
+"""How long a job's last line waits for figures of this moment: below the TaskEpilog's patience (0.3 s)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,12 +39,15 @@ class Doors:
     """What the sockets lead to."""
 
     snapshot: Callable[[], Snapshot]
-    metrics: Callable[[], tuple[bytes, str]]
+    metrics: Callable[[str], tuple[bytes, str]]
+    """The page, for a client of that name."""
     event: Callable[[EventKind, bytes], Awaitable[Answer]]
     control: Control
     changed: Callable[[], None]
     event_users: Callable[[], frozenset[int]]
     strict: Callable[[], bool]
+    past: Callable[[int, int], JobRecord | None] = lambda _job_id, _uid: None
+    """A job that the agent has forgotten, by id, if that user may see it. May block on the disk; raises StoreError."""
 
 
 class Server:
@@ -48,6 +57,8 @@ class Server:
         self._doors = doors
         self._runners: list[web.AppRunner] = []
         self._tasks: set[asyncio.Task[Answer]] = set()
+        self._asked_for_tick = -1.0
+        self._asking = asyncio.Lock()
 
     async def open_sockets(self, run_dir: Path, owner_uid: int | None) -> None:
         """Listen on both unix sockets. ``owner_uid``: who, besides root, may connect to ``events.sock``."""
@@ -95,17 +106,56 @@ class Server:
             snapshot = self._doors.snapshot()
             found = present.find_job(snapshot, int(request.match_info["id"]), uid_of(request))
             if found is None:
-                text = f"no job {request.match_info['id']} of yours on this node, now or lately"
-                return _json({"error": text}, 404)
-            if request.path.endswith("/message"):
-                return web.Response(text=found.message + "\n")
+                return await self._past(int(request.match_info["id"]), uid_of(request))
             return _json(present.job_json(found, snapshot))
+
+        async def message(request: web.Request) -> web.Response:
+            found = present.find_job(self._doors.snapshot(), int(request.match_info["id"]), uid_of(request))
+            return _no_job(request.match_info["id"]) if found is None else web.Response(text=found.message + "\n")
+
+        async def line(request: web.Request) -> web.Response:
+            return await self._line(int(request.match_info["id"]), uid_of(request))
 
         application.router.add_get("/v1/status", status)
         application.router.add_get(r"/v1/jobs/{id:\d{1,10}}", job)
-        application.router.add_get(r"/v1/jobs/{id:\d{1,10}}/message", job)
+        application.router.add_get(r"/v1/jobs/{id:\d{1,10}}/message", message)
+        application.router.add_get(r"/v1/jobs/{id:\d{1,10}}/line", line)
         application.router.add_get("/metrics", self._metrics)
         return application
+
+    async def _past(self, job_id: int, uid: int, *, as_line: bool = False) -> web.Response:
+        """A job from before ``metrics.grace``, or from before the agent was started, out of the ledger."""
+        try:
+            async with self._asking:  # whoever asks much waits for himself, and keeps no other thread busy
+                found = await asyncio.to_thread(self._doors.past, job_id, uid)
+        except StoreError as error:
+            return _json({"error": f"job {job_id} is not here any more, and the ledger cannot tell: {error}"}, 503)
+        if found is None:
+            return _no_job(job_id)
+        job = past_json(found)
+        return web.Response(text=usage_line(job, found.note.facts.num_nodes) + "\n") if as_line else _json(job)
+
+    async def _line(self, job_id: int, uid: int) -> web.Response:
+        """What a job used, in one line. One that runs is charged anew first: its last seconds are in the figure."""
+        found = present.find_job(self._doors.snapshot(), job_id, uid)
+        if found is None:
+            return await self._past(job_id, uid, as_line=True)
+        if found.ended_at is None and found.gpus:
+            await self._charge_anew(found)
+        snapshot = self._doors.snapshot()
+        found = present.find_job(snapshot, job_id, uid) or found
+        return web.Response(text=usage_line(present.job_json(found, snapshot), found.facts.num_nodes) + "\n")
+
+    async def _charge_anew(self, job: JobView) -> None:
+        """Wait for the next look at the job's GPUs, and ask for it; it is asked for once a second at most."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + FRESH_DEADLINE_S
+        before = _looked_at(self._doors.snapshot(), job)
+        if loop.time() - self._asked_for_tick >= 1.0:
+            self._asked_for_tick = loop.time()
+            self._doors.changed()
+        while _looked_at(self._doors.snapshot(), job) == before and loop.time() < deadline:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)  # a tick takes about as long
 
     @web.middleware
     async def _only_event_users(
@@ -162,8 +212,9 @@ class Server:
             return await self._doors.control.restore(minor)
         raise ValueError(f"no such command: {verb} (hold, resume, restore)")
 
-    async def _metrics(self, _: web.Request) -> web.Response:
-        page, content_type = self._doors.metrics()
+    async def _metrics(self, request: web.Request) -> web.Response:
+        client = request.remote or f"uid {self._peer_uid(request)}"
+        page, content_type = self._doors.metrics(f"{client} {request.headers.get('User-Agent', '')[:200]}")
         return web.Response(body=page, headers={"Content-Type": content_type})
 
     async def _index(self, _: web.Request) -> web.Response:
@@ -203,6 +254,15 @@ def uids_of(names: tuple[str, ...]) -> frozenset[int]:
         except KeyError:
             log.error("slurm.event_users: this node has no user %s", name)
     return frozenset(uids)
+
+
+def _no_job(job_id: int | str) -> web.Response:
+    return _json({"error": f"no job {job_id} of yours on this node, now or lately"}, 404)
+
+
+def _looked_at(snapshot: Snapshot, job: JobView) -> list[float | None]:
+    """When each GPU of the job was last read, on the monotonic clock."""
+    return [gpu.reading.at_mono if gpu.reading else None for gpu in snapshot.gpus if gpu.info.uuid in job.gpus]
 
 
 def _json(content: Mapping[str, Any], status: int = 200) -> web.Response:

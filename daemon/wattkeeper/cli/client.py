@@ -7,11 +7,14 @@ import socket
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from wattkeeper.errors import AgentUnreachableError, WattkeeperError
+
+if TYPE_CHECKING:
+    from wattkeeper.config.settings import Settings
 
 DEFAULT_RUN_DIR = Path("/run/wattkeeper")
 READ_SOCKET = "read.sock"
@@ -68,6 +71,11 @@ class AgentClient:
         """What a GET on the reading socket answers, from JSON. Raises AgentUnreachableError, AgentRefusedError."""
         return _data(self._request(READ_SOCKET, "GET", path))
 
+    def get_text(self, path: str) -> str:
+        """The same where the answer is text. Raises AgentUnreachableError, AgentRefusedError."""
+        answer = self._request(READ_SOCKET, "GET", path)
+        return answer.text() if answer.fine else str(_data(answer))
+
     def control(self, action: str, order: Mapping[str, object]) -> Any:
         """Orders ``hold``, ``resume`` or ``restore``. Raises AgentUnreachableError, AgentRefusedError."""
         body = json.dumps(order).encode()
@@ -117,16 +125,16 @@ def _mend(place: Path, error: Exception, timeout_s: float) -> str:
     return f"{place}: {reason}: see `systemctl status wattkeeper`"
 
 
-def installed_run_dir() -> Path:
-    """The run_dir of this node's settings, where they can be read, else the usual one."""
-    from wattkeeper.config.settings import DEFAULT_PATH, load_settings  # YAML is slow to import
+def installed_settings() -> "Settings":
+    """This node's settings, where they can be read and used, else the defaults."""
+    from wattkeeper.config.settings import DEFAULT_PATH, Settings, load_settings  # YAML is slow to import
 
     if not os.access(DEFAULT_PATH, os.R_OK):
-        return DEFAULT_RUN_DIR
+        return Settings()
     try:
-        return load_settings(DEFAULT_PATH).run_dir
+        return load_settings(DEFAULT_PATH)
     except WattkeeperError:
-        return DEFAULT_RUN_DIR  # `wattkeeper check` says what is wrong; looking at the agent goes on
+        return Settings()  # `wattkeeper check` says what is wrong; looking at the agent goes on
 
 
 def run_dir_option(command: F) -> F:
@@ -141,4 +149,4 @@ def run_dir_option(command: F) -> F:
 
 def client(run_dir: Path | None, timeout_s: float = 5.0) -> AgentClient:
     """The agent in the folder named, or in the one of this node's settings."""
-    return AgentClient(run_dir or installed_run_dir(), timeout_s)
+    return AgentClient(run_dir or installed_settings().run_dir, timeout_s)

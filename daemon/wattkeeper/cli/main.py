@@ -23,6 +23,7 @@ COMMANDS = {
     "explain": _Place("explain", "explain", "Why a job gets the cap it gets, step by step."),
     "status": _Place("status", "status", "This node: GPUs, limits, who holds them, and why."),
     "job": _Place("job", "job", "What a job asked for, got and used."),
+    "report": _Place("report", "report", "Energy by account, user, partition and day."),
     "restore": _Place("restore", "restore", "GPUs back to the limit that was there before Wattkeeper."),
     "hold": _Place("hold", "hold", "Take GPUs out of the agent's hands."),
     "resume": _Place("hold", "resume", "Give held GPUs back to the agent."),
@@ -71,6 +72,8 @@ Examples:
   wattkeeper check policy.yaml          is this policy right?
   wattkeeper status                     what are this node's GPUs doing, and why?
   wattkeeper explain 1234               why did job 1234 get this cap?
+  wattkeeper job 1234                   what did job 1234 get, and use?
+  sudo wattkeeper report --since 30d    who used how much energy on this node?
   sudo wattkeeper hold --gpu 3 --for 2h --reason "burn-in test"
 
 \b

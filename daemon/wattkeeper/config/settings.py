@@ -30,12 +30,14 @@ SETTINGS_KEYS = (
     "gpus",
     "metrics",
     "slurm",
+    "ledger",
     "drift",
     "on_stop",
 )
 _GPU_KEYS = ("library", "include", "exclude", "map", "baseline", "exceed_baseline")
 _METRICS_KEYS = ("listen", "web_config", "textfile", "job_labels", "grace")
 _SLURM_KEYS = ("lookup", "conf", "bin_dir", "timeout", "event_users", "strict")
+_LEDGER_KEYS = ("keep",)
 _GPU_NAMES = "minor numbers such as 0, UUIDs such as GPU-1c2d…"
 _UUID = re.compile(r"(?:GPU|MIG)-[0-9A-Za-z/-]{1,80}")
 _LISTEN = re.compile(r"(?:\[(?P<six>[0-9A-Fa-f:.]+)\]|(?P<host>[A-Za-z0-9._-]*)):(?P<port>[0-9]{1,5})")
@@ -97,6 +99,13 @@ class SlurmSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class LedgerSettings:
+    """``ledger``. ``keep`` in seconds: how long jobs, sums of days and end-of-job records are kept."""
+
+    keep: float = 400 * 86_400.0
+
+
+@dataclass(frozen=True, slots=True)
 class Settings:
     """Everything the settings file says. ``interval`` in seconds, of the agent's tick."""
 
@@ -109,6 +118,7 @@ class Settings:
     gpus: GpuSettings = GpuSettings()
     metrics: MetricsSettings = MetricsSettings()
     slurm: SlurmSettings = SlurmSettings()
+    ledger: LedgerSettings = LedgerSettings()
     drift: Literal["repair", "report", "yield"] = "repair"
     on_stop: Literal["restore-idle", "keep", "restore"] = "restore-idle"
 
@@ -203,6 +213,7 @@ def _settings(top: _Section) -> Settings:
         gpus=_gpus(top.section("gpus", _GPU_KEYS)),
         metrics=_metrics(top.section("metrics", _METRICS_KEYS)),
         slurm=_slurm(top.section("slurm", _SLURM_KEYS)),
+        ledger=_ledger(top.section("ledger", _LEDGER_KEYS)),
         drift=cast(
             "Literal['repair', 'report', 'yield']", top.choice("drift", ("repair", "report", "yield"), "repair")
         ),
@@ -251,6 +262,12 @@ def _slurm(section: _Section) -> SlurmSettings:
         timeout=section.duration("timeout", _DEFAULTS.slurm.timeout, 0.05, 60, "50ms to 1m, such as 2s"),
         event_users=users,
         strict=cast("Literal['off', 'fail']", section.choice("strict", ("off", "fail"), "off")),
+    )
+
+
+def _ledger(section: _Section) -> LedgerSettings:
+    return LedgerSettings(
+        keep=section.duration("keep", _DEFAULTS.ledger.keep, 86_400, 36_500 * 86_400, "1d to 36500d, such as 400d")
     )
 
 

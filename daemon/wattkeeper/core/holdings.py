@@ -55,8 +55,9 @@ def begin(
     when: Moment,
     holdings: Sequence[Holding],
     over: Collection[JobKey],
+    slices: Mapping[GpuUuid, int] | None = None,
 ) -> Transition:
-    """A job starts on this node and holds ``gpus``.
+    """A job starts on this node and holds ``gpus``, or so many ``slices`` of compute of some.
 
     On a GPU without shard, MPS or MIG there is one holder: whoever held it has ended, on all its GPUs, though its
     Epilog never came. An earlier run of the same job has ended too.
@@ -72,10 +73,11 @@ def begin(
         for holding in holdings
         if holding.job.key != job.key and (_displaced(holding, gpus) or _same_job(holding.job.key, job.key))
     }
+    parts = slices or {}
     added = tuple(
-        Holding(job, gpu, share, mine[gpu].since_at, mine[gpu].since_mono)
+        Holding(job, gpu, share, mine[gpu].since_at, mine[gpu].since_mono, parts.get(gpu, 0))
         if gpu in mine
-        else Holding(job, gpu, share, when.at, when.mono)
+        else Holding(job, gpu, share, when.at, when.mono, parts.get(gpu, 0))
         for gpu, share in gpus.items()
     )
     removed = tuple(h for h in holdings if h.job.key in gone or h.job.key == job.key)
@@ -102,7 +104,9 @@ def end(key: JobKey, when: Moment, holdings: Sequence[Holding], over: Collection
     Epilog did. Only where it can be no earlier run's Epilog does it also close the door to its own run's Prolog.
     """
     same = [h for h in holdings if _same_job(h.job.key, key) and not older_run(key, h.job.key)]
-    removed = tuple(h for h in same if h.since_mono < when.mono and _ended_by(h.job.key, key))
+    # a run that was given another GPU since is as old as its first: it ends on all of them, or on none
+    began = {run: min(h.since_mono for h in same if h.job.key == run) for run in {h.job.key for h in same}}
+    removed = tuple(h for h in same if began[h.job.key] < when.mono and _ended_by(h.job.key, key))
     if not removed and (same or key in over):
         return Transition(Verdict.DUPLICATE if key in over else Verdict.LATE)
     over_now = {h.job.key for h in removed}

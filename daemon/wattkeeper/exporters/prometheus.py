@@ -1,9 +1,10 @@
 """The metrics, as a view of the snapshot. Names and labels are in ``FAMILIES`` and nowhere else.
 
-``gpu`` is the minor number. What is absent is left out, never 0; a reading that is too old is absent.
+``gpu`` is the minor number. What is absent is left out, never 0; a reading that is too old is absent. The energy of a
+job or an account begins at 0 for each client, so that ``increase()`` misses nothing (docs/decisions/zero-first.md).
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal
@@ -12,17 +13,28 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import Metric
 from prometheus_client.registry import Collector
 
+from wattkeeper.exporters.scrapers import FILE_HOLD_S, Scrapers
 from wattkeeper.model import GpuUuid, JobText, Outcome
-from wattkeeper.snapshot import APPLY_BUCKETS_S, Counters, GpuView, Histogram, JobView, Snapshot
+from wattkeeper.protocols import Account
+from wattkeeper.snapshot import (
+    APPLY_BUCKETS_S,
+    AccountView,
+    Counters,
+    GpuView,
+    Histogram,
+    JobView,
+    Snapshot,
+    fresh_s,
+)
 from wattkeeper.text import printable
-from wattkeeper.units import Milliwatts, joules, watts
+from wattkeeper.units import Millijoules, Milliwatts, joules, watts
 
 JobLabels = Literal["full", "id", "none"]
 
 PREFIX = "wattkeeper_"
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
-STALE_AFTER_INTERVALS = 3
-STALE_AFTER_AT_LEAST_S = 3.0
+TEXTFILE = "textfile"
+"""The client whose page is a file."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +61,7 @@ FAMILIES = (
     Family(
         "gpu_unattributed_energy_joules_total",
         "counter",
-        "Energy of the GPU over outages whose ends have different holders.",
+        "Energy of the GPU over intervals of which nobody can say whose it was.",
         _GPU,
     ),
     Family("gpu_temperature_celsius", "gauge", "Temperature of the GPU.", _GPU),
@@ -78,6 +90,18 @@ FAMILIES = (
     Family("job_gpu_energy_joules_total", "counter", "Energy charged to the job on this GPU.", _JOB_GPU),
     Family(
         "job_gpu_power_cap_watts", "gauge", "The limit that policy chose for the running job on this GPU.", _JOB_GPU
+    ),
+    Family(
+        "account_energy_joules_total",
+        "counter",
+        "Energy charged to the account's jobs, over restarts; leaves a day after its last job.",
+        ("account", "partition", "domain"),
+    ),
+    Family(
+        "energy_gaps_total",
+        "counter",
+        "Intervals of which nobody can say whose their energy was, or how much: they are nobody's.",
+        ("gpu", "cause"),
     ),
     Family("cap_writes_total", "counter", "Power limits written.", ("cause",)),
     Family("cap_write_errors_total", "counter", "Power limits that could not be written.", ("gpu", "error")),
@@ -115,30 +139,42 @@ class Exporter:
 
         ``job_labels``: ``full``; ``id`` leaves users and accounts empty; ``none`` leaves jobs out altogether.
         """
-        self._registry = CollectorRegistry(auto_describe=False)
-        self._registry.register(_SnapshotCollector(get_snapshot, job_labels, mono))
-
-    def render(self) -> tuple[bytes, str]:
-        """The metrics and their content type."""
-        return generate_latest(self._registry), CONTENT_TYPE
-
-
-class _SnapshotCollector(Collector):
-    def __init__(self, get_snapshot: Callable[[], Snapshot], job_labels: JobLabels, mono: Callable[[], float]) -> None:
         self._get_snapshot = get_snapshot
         self._job_labels = job_labels
         self._mono = mono
+        self._scrapers = Scrapers()
+
+    def render(self, client: str) -> tuple[bytes, str]:
+        """The metrics and their content type. ``client``: who asks, the same text each time."""
+        snapshot = self._get_snapshot()
+        if client == TEXTFILE:
+            seen_mono = snapshot.at_mono - FILE_HOLD_S
+        else:
+            seen_mono = self._scrapers.visit(client, snapshot.at_mono)
+        registry = CollectorRegistry(auto_describe=False)
+        registry.register(_SnapshotCollector(snapshot, self._job_labels, self._mono(), seen_mono))
+        return generate_latest(registry), CONTENT_TYPE
+
+
+class _SnapshotCollector(Collector):
+    """``seen_mono``: label sets born later are new to whoever asks."""
+
+    def __init__(self, snapshot: Snapshot, job_labels: JobLabels, now_mono: float, seen_mono: float) -> None:
+        self._snapshot = snapshot
+        self._job_labels = job_labels
+        self._now_mono = now_mono
+        self._seen_mono = seen_mono
 
     def collect(self) -> Iterator[Metric]:
         """Every family, in the order of ``FAMILIES``, also those without a sample."""
-        page = _Page()
-        snapshot = self._get_snapshot()
+        page, snapshot = _Page(), self._snapshot
         _add_node(page, snapshot)
-        oldest_mono = self._mono() - max(STALE_AFTER_INTERVALS * snapshot.interval_s, STALE_AFTER_AT_LEAST_S)
+        oldest_mono = self._now_mono - fresh_s(snapshot.interval_s)
         for gpu in snapshot.gpus:
             _add_gpu(page, gpu, oldest_mono)
         if self._job_labels != "none":
-            _add_jobs(page, snapshot, names=self._job_labels == "full")
+            _add_jobs(page, snapshot, self._seen_mono, names=self._job_labels == "full")
+        _add_accounts(page, snapshot.accounts, self._seen_mono)
         _add_counters(page, snapshot.counters)
         yield from page.metrics()
 
@@ -221,17 +257,42 @@ def _add_gpu(page: _Page, gpu: GpuView, oldest_mono: float) -> None:
         page.add("gpu_power_capped_seconds_total", labels, reading.capped_ns / 1e9)
 
 
-def _add_jobs(page: _Page, snapshot: Snapshot, names: bool) -> None:
+def _add_jobs(page: _Page, snapshot: Snapshot, seen_mono: float, names: bool) -> None:
     minors = {gpu.info.uuid: str(gpu.info.minor) for gpu in snapshot.gpus}
+    metered = {gpu.info.uuid for gpu in snapshot.gpus if _is_metered(gpu)}
     for job_id, job in _latest_runs(snapshot.jobs).items():
         facts = job.facts
         user, account = (_label(facts.user), _label(facts.account)) if names else ("", "")
         page.add("job_info", (job_id, user, account, _label(facts.partition), _label(facts.qos)), 1)
-        for gpu, energy in job.energy_mj.items():
-            if gpu in minors:
-                page.add("job_gpu_energy_joules_total", (job_id, minors[gpu]), joules(energy))
+        is_new = _is_new(job.born_mono, seen_mono)
+        for gpu in job.all_gpus:
+            usage = job.usage.get(gpu)
+            if gpu in minors and (usage is not None or (gpu in metered and job.ended_at is None)):
+                energy = 0.0 if usage is None or is_new else joules(usage.energy_mj)
+                page.add("job_gpu_energy_joules_total", (job_id, minors[gpu]), energy)
         if job.ended_at is None:
             _add_caps(page, job, job_id, minors)
+
+
+def _add_accounts(page: _Page, accounts: Mapping[Account, AccountView], seen_mono: float) -> None:
+    """Two accounts that print alike, as only hostile names do, are one label set: their sum."""
+    sums: dict[tuple[str, str], Millijoules] = {}
+    for (account, partition), view in accounts.items():
+        energy = view.base_mj if _is_new(view.born_mono, seen_mono) else view.energy_mj
+        labels = _printable(account), _printable(partition)
+        sums[labels] = Millijoules(sums.get(labels, 0) + energy)
+    for labels, energy in sums.items():
+        page.add("account_energy_joules_total", (*labels, "gpu"), joules(energy))
+
+
+def _is_metered(gpu: GpuView) -> bool:
+    """True where the energy of a job on this GPU will be known."""
+    return gpu.reading is not None and (gpu.reading.energy_mj is not None or gpu.reading.power_mw is not None)
+
+
+def _is_new(born_mono: float | None, seen_mono: float) -> bool:
+    """True for a label set that whoever asks has not been shown yet."""
+    return born_mono is not None and born_mono > seen_mono
 
 
 def _add_caps(page: _Page, job: JobView, job_id: str, minors: dict[GpuUuid, str]) -> None:
@@ -265,6 +326,8 @@ def _add_counters(page: _Page, counters: Counters) -> None:
         page.add("requests_total", (outcome,), count)
     for (minor, cause, outcome), count in counters.drift.items():
         page.add("drift_total", (str(minor), cause, outcome), count)
+    for (minor, cause), count in counters.energy_gaps.items():
+        page.add("energy_gaps_total", (str(minor), cause), count)
 
 
 def _label(text: JobText) -> str:

@@ -1,6 +1,7 @@
 """NVIDIA GPUs, read through NVML."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import Any, TypeVar
 
@@ -25,17 +26,21 @@ class NvmlReader:
         self._clock = clock
         self._thread_of = thread_of
         self._sweeper = Sweeper()
+        self._use_seen_us: dict[GpuUuid, int] = {}  # by GPU, up to when its samples of use have been taken
 
     async def list_gpus(self, deadline_s: float) -> tuple[GpuInfo, ...]:
         """The GPUs of this node, by minor number; a device that answers nothing is left out. Raises DeviceError."""
         return await self._thread_of("NVML").run("list the GPUs", lambda: self._nvml.afresh(self._list), deadline_s)
 
-    async def read(self, gpus: Sequence[GpuUuid], deadline_s: float) -> dict[GpuUuid, GpuReading | DeviceError]:
+    async def read(
+        self, gpus: Sequence[GpuUuid], deadline_s: float, shared: Collection[GpuUuid] = ()
+    ) -> dict[GpuUuid, GpuReading | DeviceError]:
         """Limits, power, energy, temperature and use of each GPU, or why it cannot be read; what a card lacks is None.
 
-        One after the other, each within ``deadline_s`` seconds; one that is late holds nobody else up.
+        One after the other, each within ``deadline_s`` seconds; one that is late holds nobody else up. ``shared``:
+        those of which it is also asked how much each process has used them since they were last read.
         """
-        works = [partial(self._nvml.afresh, partial(self._read, gpu)) for gpu in gpus]
+        works = [partial(self._nvml.afresh, partial(self._read, gpu, gpu in shared)) for gpu in gpus]
         calls = list(zip(map(self._thread_of, gpus), works, strict=True))
         return dict(zip(gpus, await self._sweeper.sweep("read", calls, deadline_s), strict=True))
 
@@ -78,9 +83,26 @@ class NvmlReader:
             min_mw=Milliwatts(low),
             max_mw=Milliwatts(high),
             driver_version=driver,
+            instances=self._instances(handle),
         )
 
-    def _read(self, gpu: GpuUuid) -> GpuReading:
+    def _instances(self, gpu: Any) -> tuple[tuple[str, int], ...]:
+        """The MIG instances of a GPU; none where it has no MIG, or will not say."""
+        try:
+            if pynvml.nvmlDeviceGetMigMode(gpu)[0] != pynvml.NVML_DEVICE_MIG_ENABLE:
+                return ()
+            most = pynvml.nvmlDeviceGetMaxMigDeviceCount(gpu)
+        except pynvml.NVMLError:
+            return ()
+        found = []
+        for place in range(most):
+            with suppress(pynvml.NVMLError):  # there are gaps where instances were destroyed
+                instance = pynvml.nvmlDeviceGetMigDeviceHandleByIndex(gpu, place)
+                slices = pynvml.nvmlDeviceGetAttributes_v2(instance).gpuInstanceSliceCount
+                found.append((str(pynvml.nvmlDeviceGetUUID(instance)), int(slices)))
+        return tuple(found)
+
+    def _read(self, gpu: GpuUuid, shared: bool = False) -> GpuReading:
         handle = self._nvml.handle(gpu)
         requested, enforced = self._nvml.limits_mw(gpu)
         # stamped just before the counter is read: two readings never claim more time than lies between them
@@ -90,6 +112,9 @@ class NvmlReader:
         celsius = self._optional(gpu, lambda: pynvml.nvmlDeviceGetTemperature(handle, pynvml.NVML_TEMPERATURE_GPU))
         use = self._optional(gpu, lambda: pynvml.nvmlDeviceGetUtilizationRates(handle))
         capped = self._optional(gpu, lambda: pynvml.nvmlDeviceGetViolationStatus(handle, pynvml.NVML_PERF_POLICY_POWER))
+        by_pid = self._use_by_pid(gpu, handle) if shared else None
+        if by_pid is None:
+            self._use_seen_us[gpu] = int(at * 1e6)
         return GpuReading(
             at_mono=at_mono,
             at=at,
@@ -100,7 +125,25 @@ class NvmlReader:
             temperature_c=None if celsius is None else int(celsius),
             utilization_percent=None if use is None else int(use.gpu),
             capped_ns=None if capped is None else int(capped.violationTime),
+            use_by_pid=by_pid,
         )
+
+    def _use_by_pid(self, gpu: GpuUuid, handle: Any) -> dict[int, int] | None:
+        """By process, its share of the use of the multiprocessors (percent, summed over the samples since last time).
+
+        None where nothing is newer, or the card does not account for it: one in MIG mode does not.
+        """
+        since_us = self._use_seen_us.get(gpu, 0)
+        try:
+            samples = pynvml.nvmlDeviceGetProcessUtilization(handle, since_us)
+        except pynvml.NVMLError:
+            return None
+        used: dict[int, int] = {}
+        for sample in samples:
+            if sample.timeStamp > since_us:  # drivers were seen to give what they gave before
+                used[int(sample.pid)] = used.get(int(sample.pid), 0) + int(sample.smUtil)
+                self._use_seen_us[gpu] = max(self._use_seen_us.get(gpu, 0), int(sample.timeStamp))
+        return used or None
 
     def _optional(self, gpu: GpuUuid, call: Callable[[], T]) -> T | None:
         """None where this card lacks what is asked; a device that is in trouble still raises."""

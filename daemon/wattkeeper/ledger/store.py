@@ -7,22 +7,31 @@ commits, each of them whole: holdings, charges and watermarks go back together, 
 import logging
 import os
 import sqlite3
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TypeVar
 
 from wattkeeper.errors import StoreError
 from wattkeeper.ledger import schema
-from wattkeeper.ledger.rows import facts_from_text, facts_to_text, owners_from_text, owners_to_text
-from wattkeeper.model import EnergySample, GpuUuid, Holding, JobKey, Sharing, Watermark
-from wattkeeper.protocols import Change, Kept
-from wattkeeper.snapshot import AdminHold
+from wattkeeper.ledger import statements as sql
+from wattkeeper.ledger.migrations import migrate
+from wattkeeper.ledger.reading import read_kept
+from wattkeeper.ledger.rows import key_row, read_records
+from wattkeeper.ledger.writing import Writer
+from wattkeeper.model import JobKey
+from wattkeeper.protocols import Change, JobRecord, Kept
 from wattkeeper.system.clock import SystemClock
-from wattkeeper.units import Millijoules
+from wattkeeper.system.failpoint import failpoint
+
+T = TypeVar("T")
 
 BUSY_TIMEOUT_S = 2.0
 """How long a transaction waits for another process that reads or writes the file."""
+
+CHECKED_WHOLE = 64 * 2**20
+"""A larger file is checked at once only where the agent cannot go on without it: reading a year of jobs takes long."""
 
 log = logging.getLogger("wattkeeper.ledger")
 
@@ -33,9 +42,17 @@ _MENDS = {
     sqlite3.SQLITE_CANTOPEN: "let the agent's user own its folder, on a disk that can be written",
     sqlite3.SQLITE_PERM: "let the agent's user own it",
     sqlite3.SQLITE_BUSY: "another process keeps it locked: end that one",
-    sqlite3.SQLITE_CORRUPT: "restart the agent, which sets the file aside and begins a fresh one",
-    sqlite3.SQLITE_NOTADB: "restart the agent, which sets the file aside and begins a fresh one",
+    sqlite3.SQLITE_CORRUPT: "the agent sets it aside within a minute and begins a fresh one",
+    sqlite3.SQLITE_NOTADB: "the agent sets it aside within a minute and begins a fresh one",
 }
+
+
+class SpentStoreError(StoreError):
+    """The ledger is of no more use as it is open: it may be when it is opened anew."""
+
+
+class _FullError(StoreError):
+    """The disk is full."""
 
 
 class _DamagedError(Exception):
@@ -45,13 +62,15 @@ class _DamagedError(Exception):
 class SqliteStore:
     """The ``Store`` on disk. May be used by one thread at a time, any thread."""
 
-    def __init__(self, path: Path, wall: Callable[[], float] | None = None) -> None:
+    def __init__(self, path: Path, wall: Callable[[], float] | None = None, *, check_all: bool = False) -> None:
         """Open the file, or make it (mode 0600, its folder 0700).
 
-        A damaged file is set aside and a fresh one begun; ``set_aside`` names it then. Raises StoreError, also for
-        a file that a newer Wattkeeper has written.
+        A damaged file is set aside and a fresh one begun; ``set_aside`` names it then. ``check_all``: look for damage
+        in all of a file larger than ``CHECKED_WHOLE`` too, which takes seconds. Raises StoreError, also for a file that
+        a newer Wattkeeper has written.
         """
         self._path = path
+        self._check_all = check_all
         self._wall = wall or SystemClock().wall
         self.set_aside: Path | None = None
         """Where the damaged file went that was found in the place of the ledger; None where all was well."""
@@ -59,21 +78,55 @@ class SqliteStore:
             self._db = self._open()
         except _DamagedError as damage:
             self._db = self._begin_afresh(damage)
+        self._writer = Writer(self._db)
 
     def load(self) -> Kept:
         """What was kept. Drops nothing; a file whose rows make no sense is set aside like a damaged one."""
         try:
             with self._transaction():
-                return self._read()
+                return self._sensible(read_kept)
         except _DamagedError as damage:
             self._db.close()
             self._db = self._begin_afresh(damage)
+            self._writer = Writer(self._db)
             return Kept()
 
     def commit(self, change: Change) -> None:
         """Write a change, whole or not at all. Raises StoreError."""
-        with self._transaction():
+        try:
             self._write(change)
+        except _FullError:
+            self._free_log()
+            self._write(change)
+
+    def unrecorded(self) -> Sequence[JobRecord]:
+        """Ended runs whose record has not been noted, oldest first, at most ``schema.RECORDED_AT_ONCE``.
+
+        What is given is on the disk: no power cut takes it back after its record was written.
+        """
+        where = f"{sql.UNRECORDED} ORDER BY ended_at, rowid LIMIT ?"
+        try:
+            with self._transaction("BEGIN"):
+                found = self._sensible(lambda db: read_records(db, where, (schema.RECORDED_AT_ONCE,)))
+            if found:
+                self._db.execute("PRAGMA wal_checkpoint(PASSIVE)")
+        except sqlite3.Error as error:
+            raise self._explain("use", error) from None
+        except _DamagedError as damage:
+            raise StoreError(
+                f"{self._path}: the ledger is damaged ({damage}); {_MENDS[sqlite3.SQLITE_CORRUPT]}"
+            ) from None
+        return found
+
+    def note_recorded(self, keys: Sequence[JobKey]) -> None:
+        """Their records are written. Raises StoreError."""
+        with self._transaction():
+            self._db.executemany(sql.NOTE_RECORDED, [key_row(key) for key in keys])
+
+    def prune(self, before_at: float) -> int:
+        """Forget recorded jobs that ended earlier, and days before. Raises StoreError."""
+        with self._transaction():
+            return self._writer.prune(before_at)
 
     def close(self) -> None:
         """Close the files; nothing may follow."""
@@ -113,17 +166,19 @@ class SqliteStore:
             mend = "install that version again, or move the file away to begin a fresh one"
             text = f"a newer Wattkeeper wrote this ledger (version {version}, this one knows {schema.VERSION})"
             raise StoreError(f"{self._path}: {text}; {mend}")
-        damage = db.execute("PRAGMA quick_check(1)").fetchone()[0]
-        if damage != "ok":
-            raise _DamagedError(damage)
+        whole = version < schema.VERSION or self._check_all or self._path.stat().st_size <= CHECKED_WHOLE
+        for part in (1,) if whole else schema.NEEDED:
+            damage = db.execute(f"PRAGMA quick_check({part})").fetchone()[0]
+            if damage != "ok":
+                raise _DamagedError(damage)
         db.execute("PRAGMA journal_mode = WAL")
         db.execute("PRAGMA synchronous = NORMAL")
-        if version == 0:
-            db.execute("BEGIN IMMEDIATE")
-            for statement in schema.TABLES:
-                db.execute(statement)
-            db.execute(f"PRAGMA user_version = {schema.VERSION}")
-            db.execute("COMMIT")
+        if version < schema.VERSION:
+            try:
+                migrate(db, version)
+            except (ValueError, KeyError, TypeError) as error:
+                raise _DamagedError(f"a row makes no sense: {error!r}") from None
+            db.execute("PRAGMA wal_checkpoint(TRUNCATE)")  # tables in the file, or a full disk leaves no room for them
 
     def _begin_afresh(self, damage: _DamagedError) -> sqlite3.Connection:
         """Move the damaged file out of the way and open a new one. Raises StoreError where that fails too."""
@@ -149,96 +204,44 @@ class SqliteStore:
             raise StoreError(f"{self._path}: a fresh ledger is damaged too ({again}); check its disk") from None
 
     @contextmanager
-    def _transaction(self) -> Iterator[None]:
+    def _transaction(self, begin: str = "BEGIN IMMEDIATE") -> Iterator[None]:
         try:
-            self._db.execute("BEGIN IMMEDIATE")
+            self._db.execute(begin)
             try:
                 yield
                 self._db.execute("COMMIT")
             finally:
                 if self._db.in_transaction:
+                    self._writer.forget()
                     self._db.execute("ROLLBACK")
         except (sqlite3.Error, OverflowError, UnicodeError) as error:
             raise self._explain("use", error) from None
 
+    def _write(self, change: Change) -> None:
+        with self._transaction():
+            self._writer.write(change)
+            failpoint("ledger.commit")
+        failpoint("ledger.committed")
+
+    def _free_log(self) -> None:
+        """On a full disk: put what the log holds in the file, so that the room that the log has can be used again."""
+        with suppress(sqlite3.Error):
+            self._db.execute("PRAGMA wal_checkpoint(PASSIVE)")
+
     def _explain(self, tried: str, error: Exception) -> StoreError:
         mend = _MENDS.get(_code(error), "check the disk it is on")
-        return StoreError(f"{self._path}: cannot {tried} the ledger ({error}); {mend}")
+        kind = {sqlite3.SQLITE_FULL: _FullError, sqlite3.SQLITE_BUSY: StoreError, sqlite3.SQLITE_READONLY: StoreError}
+        return kind.get(_code(error), SpentStoreError)(f"{self._path}: cannot {tried} the ledger ({error}); {mend}")
 
-    def _write(self, change: Change) -> None:
-        db = self._db
-        db.execute(schema.UPSERT_META, (change.boot_id, change.at))
-        db.executemany(schema.DELETE_HOLDING, [(*_key(h.job.key), h.gpu) for h in change.removed])
-        db.executemany(
-            schema.UPSERT_HOLDING,
-            [
-                (*_key(h.job.key), h.gpu, facts_to_text(h.job), h.share.value, h.since_at, h.since_mono)
-                for h in change.added
-            ],
-        )
-        if change.over:
-            db.executemany(schema.INSERT_OVER, [(*_key(key), change.at) for key in change.over])
-            db.execute(schema.PRUNE_OVER_BY_AGE, (change.at - schema.OVER_KEPT_S,))
-            db.execute(schema.PRUNE_OVER_BY_COUNT, (schema.OVER_KEPT,))
-        db.executemany(
-            schema.ADD_JOB_ENERGY,
-            [(*_key(key), c.gpu, energy, change.at) for c in change.charges for key, energy in c.jobs_mj.items()],
-        )
-        nobodys = [(c.gpu, c.idle_mj, c.unattributed_mj) for c in change.charges]
-        db.executemany(schema.ADD_GPU_ENERGY, nobodys)
-        db.executemany(
-            schema.UPSERT_WATERMARK,
-            [
-                (w.sample.gpu, w.sample.energy_mj, w.sample.at, w.sample.at_mono, w.sample.boot_id, owners)
-                for w, owners in ((w, owners_to_text(w.owners)) for w in change.watermarks)
-            ],
-        )
-        for gpu, hold in change.holds.items():
-            if hold is None:
-                db.execute(schema.DELETE_HOLD, (gpu,))
-            else:
-                db.execute(schema.UPSERT_HOLD, (gpu, hold.reason, hold.since_at, hold.until_at))
-
-    def _read(self) -> Kept:
+    def _sensible(self, read: Callable[[sqlite3.Connection], T]) -> T:
         try:
-            return self._kept()
+            return read(self._db)
         except (ValueError, KeyError, TypeError) as error:
             raise _DamagedError(f"a row makes no sense: {error!r}") from None
         except sqlite3.DatabaseError as error:
             if _code(error) in _DAMAGED:
                 raise _DamagedError(str(error)) from None
             raise
-
-    def _kept(self) -> Kept:
-        db = self._db
-        boot_id, at = db.execute(schema.SELECT_META).fetchone() or (None, 0.0)
-        holdings = []
-        for cluster, job_id, run, uuid, facts, share, since_at, since_mono in db.execute(schema.SELECT_HOLDINGS):
-            job = facts_from_text(JobKey(cluster, job_id, run), facts)
-            holdings.append(Holding(job, GpuUuid(uuid), Sharing(share), since_at, since_mono))
-        watermarks = {}
-        for uuid, energy_mj, sampled_at, at_mono, boot, owners in db.execute(schema.SELECT_WATERMARKS):
-            sample = EnergySample(GpuUuid(uuid), Millijoules(energy_mj), sampled_at, at_mono, boot)
-            watermarks[GpuUuid(uuid)] = Watermark(sample, owners_from_text(owners))
-        job_energy = {}
-        for cluster, job_id, run, uuid, energy_mj in db.execute(schema.SELECT_JOB_ENERGY, (at - schema.RECENT_S,)):
-            job_energy[JobKey(cluster, job_id, run), GpuUuid(uuid)] = Millijoules(energy_mj)
-        gpu_energy = db.execute(schema.SELECT_GPU_ENERGY).fetchall()
-        holds = db.execute(schema.SELECT_HOLDS)
-        return Kept(
-            boot_id=boot_id,
-            holdings=tuple(holdings),
-            over=frozenset(JobKey(*row) for row in db.execute(schema.SELECT_OVER)),
-            watermarks=watermarks,
-            job_energy_mj=job_energy,
-            idle_mj={GpuUuid(uuid): Millijoules(idle) for uuid, idle, _ in gpu_energy},
-            unattributed_mj={GpuUuid(uuid): Millijoules(nobodys) for uuid, _, nobodys in gpu_energy},
-            holds={GpuUuid(uuid): AdminHold(reason, since, until) for uuid, reason, since, until in holds},
-        )
-
-
-def _key(key: JobKey) -> tuple[str, int, str]:
-    return key.cluster, key.job_id, key.run
 
 
 def _code(error: Exception) -> int:

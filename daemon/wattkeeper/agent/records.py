@@ -1,0 +1,83 @@
+"""The ledger's house work, in its thread: writing end-of-job records, forgetting what is old."""
+
+import logging
+from collections.abc import Callable
+
+from wattkeeper.errors import StoreError
+from wattkeeper.ledger.records import Records
+from wattkeeper.ledger.schema import PRUNED_AT_ONCE
+from wattkeeper.protocols import Clock, Store
+from wattkeeper.system.failpoint import failpoint
+
+log = logging.getLogger("wattkeeper.records")
+
+RETRY_S = 10.0
+PRUNE_EVERY_S = 86_400.0
+
+
+class RecordKeeper:
+    """Writes the records of runs that have ended, and prunes once a day. Its methods but ``due`` are the thread's."""
+
+    def __init__(self, records: Records, clock: Clock, keep_s: Callable[[], float]) -> None:
+        """``keep_s``: for how many seconds jobs, days and files of records are kept."""
+        self._records = records
+        self._clock = clock
+        self._keep_s = keep_s
+        self._left = True  # a crash may have left some
+        self._retry_mono = self._prune_mono = clock.mono()
+        self.trouble: str | None = None
+
+    @property
+    def due(self) -> bool:
+        """True where there is something to do now."""
+        now = self._clock.mono()
+        return (self._left and now >= self._retry_mono) or now >= self._prune_mono
+
+    def expect(self) -> None:
+        """A run has ended."""
+        self._left = True
+
+    def keep_up(self, store: Store) -> None:
+        """Write some records, or prune some: a commit that waits is not kept for long. Never raises."""
+        now = self._clock.mono()
+        try:
+            if self._left and now >= self._retry_mono:
+                self._write_some(store)
+            elif now >= self._prune_mono:
+                self._prune_some(store)
+        except StoreError as error:
+            self._retry_mono = now + RETRY_S
+            self._prune_mono = max(self._prune_mono, self._retry_mono)
+            if self.trouble is None:
+                log.error("end-of-job records wait: %s", error)
+            self.trouble = str(error)
+        else:
+            if self.trouble is not None:
+                log.warning("end-of-job records are written again; none was lost")
+            self.trouble = None
+
+    def finish(self, store: Store) -> None:
+        """Write all records that there are. Raises StoreError; those that are left are written at the next start."""
+        while self._left:
+            self._write_some(store)
+
+    def _write_some(self, store: Store) -> None:
+        self._left = False  # before asking: a run that ends from now on is not overlooked
+        try:
+            found = store.unrecorded()
+            if not found:
+                return
+            self._records.write(found)
+            failpoint("records.noting")
+            store.note_recorded([record.note.facts.key for record in found])
+        except StoreError:
+            self._left = True
+            raise
+        self._records.noted()
+        self._left = True  # there may be more
+
+    def _prune_some(self, store: Store) -> None:
+        before_at = self._clock.wall() - self._keep_s()
+        if store.prune(before_at) < PRUNED_AT_ONCE:
+            self._records.prune(before_at)
+            self._prune_mono = self._clock.mono() + PRUNE_EVERY_S

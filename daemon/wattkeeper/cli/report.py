@@ -1,0 +1,297 @@
+"""``wattkeeper report``: energy by account, user, partition and day, of this node or of the cluster."""
+
+import csv
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import click
+from click.shell_completion import CompletionItem
+
+from wattkeeper.cli import HELP
+from wattkeeper.cli.client import installed_settings
+from wattkeeper.cli.output import NOTHING, Column, print_json, print_table, shown, watts
+from wattkeeper.cli.period import Days, DaysType, today
+from wattkeeper.ledger.report import FIELDS, Amount, Field, Question, Report, Row, read_report, sum_of
+from wattkeeper.system.clock import SystemClock
+from wattkeeper.text import printable
+from wattkeeper.units import Millijoules, joules, kilowatt_hours
+
+LEDGER = "state.db"
+_PATIENCE_S = 0.5
+"""Work that takes longer says so, on a terminal."""
+
+_COLUMNS = (
+    Column("energy, kWh", right=True),
+    Column("GPU-hours", right=True),
+    Column("mean power", right=True),
+    Column("jobs", right=True),
+    Column("share", right=True),
+)
+_CSV_COLUMNS = ("energy_mj", "energy_j", "gpu_hours", "mean_w", "jobs", "share")
+
+
+class _ByType(click.ParamType[tuple[Field, ...]]):
+    """``account`` or several, with commas: ``account,day``."""
+
+    name = "fields"
+
+    def get_metavar(self, param: click.Parameter, ctx: click.Context) -> str:
+        """What the help shows for the value."""
+        return f"{'|'.join(FIELDS)}[,…]"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> tuple[Field, ...]:
+        """The fields, in their order."""
+        words = value if isinstance(value, tuple) else str(value).split(",")
+        known: dict[str, Field] = {name: name for name in FIELDS}
+        for word in words:
+            if word not in known:
+                self.fail(f"'{word}' is none of {', '.join(FIELDS)}", param, ctx)
+        return tuple(known[word] for word in words)
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        """The fields that can stand after the last comma, each once."""
+        done, comma, begun = incomplete.rpartition(",")
+        rest = [name for name in FIELDS if name.startswith(begun) and name not in done.split(",")]
+        return [CompletionItem(f"{done}{comma}{name}") for name in rest]
+
+
+@click.command(
+    context_settings=HELP,
+    epilog="""\b
+Examples:
+  sudo wattkeeper report                                     the last seven days, by account
+  sudo wattkeeper report --since yesterday --by user --top 10
+  sudo wattkeeper report --since 2026-11 --until 2026-11 --by account,day --csv > november.csv
+  sudo wattkeeper report --account 'ml-*' --by partition --by day
+  wattkeeper report --since 30d --prometheus http://prometheus:9090      the whole cluster
+  sudo wattkeeper report --json | jq '.rows[] | {account, energy_j}'
+
+\b
+Days are whole days of local time, both ends included: --since 7d begins six days before today, --since 2026-11 with
+the month's first day, --until 2026-11 ends with its last.
+  energy      the GPUs' own; for people kWh, in CSV and JSON millijoules (exact) and joules
+  GPU-hours   time for which jobs held GPUs; a GPU that two jobs hold counts for both
+  mean power  energy by time, of one GPU
+  jobs        runs of jobs that ended on these days; one that still runs has energy already, but is no such job yet
+  share       of all that the GPUs used
+  idle        used while no job held the GPU
+  unattributed
+              used while nobody can say who held it, such as through an outage of the agent
+
+\b
+The lines add up to what the GPUs' counters gained: the total is theirs. (none): Slurm set no account, or partition.
+Without --prometheus this is one node, from its own ledger, which only root may read: it has every user's jobs.
+With it, it is every node that Prometheus scrapes, by account, partition and day; Prometheus knows no users and no jobs,
+and nothing of what it did not scrape. To bill by, take the ledgers or the end-of-job records: they are exact.
+Exit codes: 0 fine; 1 no ledger, no answer, or nothing known of these days; 2 wrong use.""",
+)
+@click.option("--since", type=DaysType(), default="7d", show_default=True, metavar="DAYS",
+              help="First day: 2026-11-01, 2026-11, yesterday, 7d, 4w.")  # fmt: skip
+@click.option("--until", type=DaysType(), metavar="DAYS", help="Last day, included [today].")
+@click.option("--by", type=_ByType(), multiple=True, default=["account"],
+              help="What to group by, several in their order [account].")  # fmt: skip
+@click.option("--account", multiple=True, metavar="GLOB", help="Only these accounts, such as 'ml-*'; may be repeated.")
+@click.option("--user", multiple=True, metavar="GLOB", help="Only these users.")
+@click.option("--partition", multiple=True, metavar="GLOB", help="Only these partitions.")
+@click.option(
+    "--top", type=click.IntRange(1), metavar="N", help="Only the N with the most energy; the rest in one line."
+)
+@click.option("--csv", "as_csv", is_flag=True, help="Print comma-separated values.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@click.option("--state-dir", type=click.Path(path_type=Path, file_okay=False),
+              help="Where the ledger is [the settings', else /var/lib/wattkeeper].")  # fmt: skip
+@click.option("--prometheus", metavar="URL", help="Ask this Prometheus about the cluster instead.")
+@click.option("--timeout", type=click.FloatRange(0.1, 600), default=30, show_default=True, metavar="SECONDS",
+              help="How long Prometheus may take for each question.")  # fmt: skip
+def report(
+    since: Days,
+    until: Days | None,
+    by: tuple[tuple[Field, ...], ...],
+    top: int | None,
+    as_csv: bool,
+    as_json: bool,
+    state_dir: Path | None,
+    prometheus: str | None,
+    timeout: float,
+    **globs: tuple[str, ...],
+) -> None:
+    """Show the energy that accounts, users or partitions used, or that was used on each day.
+
+    What no job used is shown as well, so that nothing is missing from the sum.
+    """
+    if as_csv and as_json:
+        raise click.UsageError("give --csv or --json, not both")
+    fields = tuple(dict.fromkeys(name for names in by for name in names))
+    given: dict[Field, tuple[str, ...]] = {name: globs[name] for name in FIELDS if globs.get(name)}
+    question = _question(since, until, fields, given)
+    if prometheus is not None:
+        if state_dir is not None:
+            raise click.UsageError("give --state-dir or --prometheus, not both")
+        if "user" in question.fields:
+            raise click.UsageError("Prometheus knows no users: --by and filters may be account, partition and day")
+    answer = _ask(question, state_dir, prometheus, timeout)
+    if as_json:
+        print_json(_as_json(answer, top))
+    elif as_csv:
+        _print_csv(answer, top)
+    else:
+        _print(answer, top)
+
+
+def _question(since: Days, until: Days | None, by: tuple[Field, ...], globs: dict[Field, tuple[str, ...]]) -> Question:
+    """The days between both words. Raises UsageError where there are none."""
+    now = today()
+    last = min(until.last, now) if until is not None else now
+    if since.first > last:
+        raise click.UsageError(f"no day is from {since.first} to {last}: --since is later than --until, or than today")
+    if (last - since.first) > timedelta(days=3660):
+        raise click.UsageError(f"{since.first} to {last} is more than ten years")
+    return Question(since.first.isoformat(), last.isoformat(), by, globs)
+
+
+def _ask(question: Question, state_dir: Path | None, prometheus: str | None, timeout_s: float) -> Report:
+    with _progress() as progress:
+        if prometheus is None:
+            path = (state_dir or installed_settings().state_dir) / LEDGER
+            return read_report(path, question, lambda: progress(f"reading {path}"))
+        from wattkeeper.cli.prom import Prometheus, is_address, read_cluster  # HTTP and TLS are slow to import
+
+        if not is_address(prometheus):
+            raise click.UsageError(f"'{printable(prometheus)}' is no address, such as http://prometheus:9090")
+        return read_cluster(Prometheus(prometheus, timeout_s), question, SystemClock().wall(), progress)
+
+
+@contextmanager
+def _progress() -> Iterator[Callable[[str], None]]:
+    """Gives a function that shows, on a terminal, what long work is at; the line is wiped in the end."""
+    clock = SystemClock()
+    began, told, width = clock.mono(), 0.0, 0
+    terminal = sys.stderr.isatty()
+
+    def tell(text: str) -> None:
+        nonlocal told, width
+        now = clock.mono()
+        if terminal and now - began >= _PATIENCE_S and now - told >= _PATIENCE_S / 2:
+            line = f"{text} ({now - began:.0f} s)"
+            click.echo(f"\r{line.ljust(width)}", nl=False, err=True)
+            told, width = now, max(width, len(line))
+
+    try:
+        yield tell
+    finally:
+        if width:
+            click.echo(f"\r{' ' * width}\r", nl=False, err=True)
+
+
+def _cut(report: Report, top: int | None) -> tuple[list[Row], Amount | None]:
+    """The rows to show, in the report's order, and the sum of those that are left out; None: none is."""
+    if top is None or len(report.rows) <= top:
+        return list(report.rows), None
+    best = {row.keys for row in sorted(report.rows, key=lambda row: -row.amount.energy_mj)[:top]}
+    kept = [row for row in report.rows if row.keys in best]
+    return kept, sum_of([row.amount for row in report.rows if row.keys not in best])
+
+
+def _rest(report: Report, others: Amount | None) -> list[tuple[str, Amount]]:
+    """The lines after the rows: with these they are all that the GPUs used."""
+    lines = [] if others is None else [("others", others)]
+    if report.not_selected is not None:
+        lines.append(("not selected", report.not_selected))
+    return [*lines, ("idle", report.idle), ("unattributed", report.unattributed)]
+
+
+def _mean_w(amount: Amount, total: Amount) -> float | None:
+    """Mean power of a GPU while it was held; None for the total, which has energy of GPUs that were not."""
+    return None if amount is total else amount.mean_w
+
+
+def _share(amount: Amount, whole: Amount) -> float | None:
+    return amount.energy_mj / whole.energy_mj if whole.energy_mj else None
+
+
+def _print(report: Report, top: int | None) -> None:
+    question, total = report.question, report.total
+    rows, others = _cut(report, top)
+    span = (
+        question.first_day
+        if question.first_day == question.last_day
+        else f"{question.first_day} to {question.last_day}"
+    )
+    click.echo(f"GPU energy of {span}, {'by ' + ', '.join(question.by)}, from {shown(report.origin)}")
+    click.echo()
+    depth = len(question.by)
+    columns = [*(Column(name) for name in question.by), *_COLUMNS]
+    lines = [[*(_name(key) for key in row.keys), *_cells(row.amount, total)] for row in rows]
+    for name, amount in [*_rest(report, others), ("total", total)]:
+        lines.append([name, *[""] * (depth - 1), *_cells(amount, total)])
+    print_table(columns, lines)
+
+
+def _name(key: str) -> str:
+    return printable(key, 60) if key else "(none)"
+
+
+def _cells(amount: Amount, total: Amount) -> list[str]:
+    share, mean_w = _share(amount, total), _mean_w(amount, total)
+    places = 3 if kilowatt_hours(total.energy_mj) >= 1 else 6
+    return [
+        f"{kilowatt_hours(amount.energy_mj):.{places}f}",
+        NOTHING if amount.held_ns is None else f"{amount.held_ns / 3.6e12:.2f}",
+        watts(None if mean_w is None else round(mean_w)),
+        NOTHING if amount.jobs is None else str(amount.jobs),
+        NOTHING if share is None else f"{share:.1%}",
+    ]
+
+
+def _print_csv(report: Report, top: int | None) -> None:
+    """A line for each part of the total, which is left to whoever sums them; ``kind`` says what it is."""
+    rows, others = _cut(report, top)
+    total = report.total
+    out = csv.writer(sys.stdout, lineterminator="\n")
+    out.writerow(["kind", *report.question.by, *_CSV_COLUMNS])
+    for row in rows:
+        out.writerow(["jobs", *(printable(key) for key in row.keys), *_figures(row.amount, total).values()])
+    for name, amount in _rest(report, others):
+        empty = [""] * len(report.question.by)
+        out.writerow([name.replace(" ", "_"), *empty, *_figures(amount, total).values()])
+
+
+def _figures(amount: Amount, total: Amount) -> dict[str, float | int | None]:
+    """An amount for programs; None, which CSV shows as nothing, where the source does not tell."""
+    return dict(
+        zip(
+            _CSV_COLUMNS,
+            (
+                amount.energy_mj,
+                joules(Millijoules(amount.energy_mj)),
+                None if amount.held_ns is None else amount.held_ns / 3.6e12,
+                _mean_w(amount, total),
+                amount.jobs,
+                _share(amount, total),
+            ),
+            strict=True,
+        )
+    )
+
+
+def _as_json(report: Report, top: int | None) -> dict[str, Any]:
+    question, total = report.question, report.total
+    rows, others = _cut(report, top)
+    keyed: Sequence[dict[str, Any]] = [
+        {**{name: printable(key) if key else None for name, key in zip(question.by, row.keys, strict=True)},
+         **_figures(row.amount, total)}
+        for row in rows
+    ]  # fmt: skip
+    return {
+        "since": question.first_day,
+        "until": question.last_day,
+        "from": report.origin,
+        "by": list(question.by),
+        "rows": keyed,
+        **{name.replace(" ", "_"): _figures(amount, total) for name, amount in _rest(report, others)},
+        "total": _figures(total, total),
+    }

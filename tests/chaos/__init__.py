@@ -1,0 +1,1 @@
+"""Whether every joule stays somebody's, once, whatever becomes of the agent."""

@@ -1,0 +1,165 @@
+"""The agent's own parts on GPUs in memory, at a time that tests move: no loop, no threads of devices, no files."""
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import cast
+
+from tests.fakes import FakeGpus
+from wattkeeper.agent import recover
+from wattkeeper.agent.events import Answer, EventHandler
+from wattkeeper.agent.ledger import LedgerWriter
+from wattkeeper.agent.observe import Observer
+from wattkeeper.agent.parts import Parts
+from wattkeeper.agent.state import State
+from wattkeeper.agent.steer import Steersman
+from wattkeeper.agent.tally import Tally
+from wattkeeper.agent.tick import Ticker
+from wattkeeper.agent.views import take_snapshot
+from wattkeeper.config.settings import Settings
+from wattkeeper.core.holdings import Moment
+from wattkeeper.core.policy import Policy
+from wattkeeper.ledger.memory import MemoryStore
+from wattkeeper.model import GpuInfo, GpuReading, GpuUuid, Sharing
+from wattkeeper.protocols import Change, Store
+from wattkeeper.slurm.gres import GresGpu
+from wattkeeper.slurm.hook_event import EventKind
+from wattkeeper.slurm.processes import Processes
+from wattkeeper.snapshot import Snapshot
+from wattkeeper.units import Millijoules, Milliwatts
+
+WALL = 1_790_000_000.0
+
+
+@dataclass
+class HandClock:
+    """A clock that stands still until it is moved."""
+
+    at_mono: float = 1_000.0
+    boot: str = "boot-1"
+
+    def wall(self) -> float:
+        return WALL + self.at_mono
+
+    def mono(self) -> float:
+        return self.at_mono
+
+    def boot_id(self) -> str:
+        return self.boot
+
+    async def sleep(self, seconds: float) -> None:
+        self.at_mono += seconds
+
+
+class AtOnce:
+    """A ``LedgerWriter`` that writes to the store at once, and lists the changes."""
+
+    def __init__(self, store: Store, changes: list[Change]) -> None:
+        self._store = store
+        self._changes = changes
+
+    async def commit(self, change: Change) -> bool:
+        self._store.commit(change)
+        self._changes.append(change)
+        return True
+
+
+class OneNode:
+    """A node with GPUs of 700 W, whose agent can be restarted. ``store`` outlives it; ``changes``: all it was told."""
+
+    def __init__(self, *infos: GpuInfo, processes: Processes | None = None, gres: tuple[GresGpu, ...] | None = None):
+        self.clock = HandClock()
+        self.gpus = FakeGpus(*infos)
+        self.store = MemoryStore()
+        self.changes: list[Change] = []
+        self._processes = processes
+        self._gres = gres
+        for gpu in self.gpus.gpus.values():
+            gpu.reading = replace(gpu.reading, energy_mj=Millijoules(1_000_000), power_mw=Milliwatts(100_000))
+        self.start()
+
+    def start(self) -> None:
+        """An agent that knows what the store kept; what another knew is gone."""
+        self.tally = Tally()
+        self.state = State(Settings(), Policy(), "node1", boot_id=self.clock.boot_id())
+        ledger = cast(LedgerWriter, AtOnce(self.store, self.changes))
+        observer = Observer(self.state, self.gpus, self.clock, self._processes)
+        steersman = Steersman(self.state, self.gpus, self.clock, self.tally)
+        parts = Parts(
+            self.state, self.clock, self.tally, self.gpus, ledger, observer, steersman, deciding=asyncio.Lock()
+        )
+        self._events, self._ticker = EventHandler(parts), Ticker(parts)
+        kept = self.store.load()
+
+        async def come_back() -> None:
+            await recover.bind(self.state, self.gpus, self.gpus, self._gres, kept)
+            await recover.take_up(self.state, kept, ledger, self.clock)
+            steersman.decide(self.state.gpus)
+            for gpu in self.state.gpus.values():
+                self.tally.expect(gpu.info.minor)
+
+        asyncio.run(come_back())
+
+    def tick(self) -> None:
+        self._stamp()
+        asyncio.run(self._ticker.tick())
+
+    def prolog(self, job_id: int, gpus: str, *, visible: str | None = None, **more: str) -> Answer:
+        devices = {"SLURM_JOB_GPUS": gpus, "CUDA_VISIBLE_DEVICES": visible or gpus}
+        return self.post(EventKind.PROLOG, job_id, {**devices, **more})
+
+    def epilog(self, job_id: int, **more: str) -> Answer:
+        return self.post(EventKind.EPILOG, job_id, more)
+
+    def post(self, kind: EventKind, job_id: int, environment: Mapping[str, str], when: Moment | None = None) -> Answer:
+        """An event, a second after whatever came before it, or (``when``) out of the spool."""
+        self.go_on(1)
+        self._stamp()
+        known = {"SLURM_JOB_ID": str(job_id), "SLURM_JOB_UID": "1000", "SLURM_CLUSTER_NAME": "c"}
+        raw = b"".join(f"{name}={value}\0".encode() for name, value in {**known, **environment}.items())
+        return asyncio.run(self._events.handle(kind, raw, when))
+
+    def go_on(self, seconds: float, **gained_mj: int) -> None:
+        """Time passes, and counters gain: ``GPU_0=5`` means 5 mJ on ``GPU-0``."""
+        self.clock.at_mono += seconds
+        for name, gained in gained_mj.items():
+            gpu = self.gpus.gpus[GpuUuid(name.replace("_", "-"))]
+            energy = Millijoules((gpu.reading.energy_mj or 0) + gained)
+            gpu.reading = replace(gpu.reading, energy_mj=energy)
+
+    def show(self, uuid: str, **reading: object) -> None:
+        """Change what a GPU answers from now on."""
+        gpu = self.gpus.gpus[GpuUuid(uuid)]
+        gpu.reading = replace(gpu.reading, **reading)  # type: ignore[arg-type]
+
+    def snapshot(self) -> Snapshot:
+        return take_snapshot(self.state, self.tally, self.clock)
+
+    def used_mj(self, uuid: str) -> Mapping[int, int]:
+        """By job, what the agent says that it used of a GPU, over all its runs."""
+        used: dict[int, int] = {}
+        for key, job in self.state.jobs.items():
+            if GpuUuid(uuid) in job.usage:
+                used[key.job_id] = used.get(key.job_id, 0) + job.usage[GpuUuid(uuid)].energy_mj
+        return used
+
+    def gaps(self, minor: int = 0) -> dict[str, int]:
+        """By cause, the gaps of a GPU that were counted, where there were any."""
+        return {str(cause): n for (number, cause), n in self.tally.energy_gaps.items() if number == minor and n}
+
+    def _stamp(self) -> None:
+        for gpu in self.gpus.gpus.values():
+            reading: GpuReading = gpu.reading
+            gpu.reading = replace(reading, at_mono=self.clock.mono(), at=self.clock.wall())
+
+
+def gpu(minor: int, **more: object) -> GpuInfo:
+    """A GPU of 700 W named ``GPU-<minor>``."""
+    low, high = Milliwatts(200_000), Milliwatts(700_000)
+    info = GpuInfo(GpuUuid(f"GPU-{minor}"), minor, minor, "NVIDIA H100", high, low, high)
+    return replace(info, **more)  # type: ignore[arg-type]
+
+
+def shared(count: int) -> tuple[GresGpu, ...]:
+    """GPUs with shards, as slurmd lists them."""
+    return tuple(GresGpu(minor, f"/dev/nvidia{minor}", Sharing.SHARED) for minor in range(count))

@@ -1,0 +1,188 @@
+"""``wattkeeper report`` as people and programs read it."""
+
+import csv
+import io
+import json
+import os
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.shell_completion import ShellComplete
+from click.testing import CliRunner, Result
+from tests.unit.test_report import HOUR_NS, A, B, charge, key, note
+
+from wattkeeper.cli import period, report
+from wattkeeper.cli.main import cli
+from wattkeeper.errors import StoreError
+from wattkeeper.ledger.store import SqliteStore
+from wattkeeper.model import Charges
+from wattkeeper.units import Millijoules
+
+GOLDEN = Path(__file__).parents[1] / "golden" / "cli-report.txt"
+KWH = 3_600_000_000
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A ledger of 20 and 21 November, looked at on the 23rd."""
+    monkeypatch.setattr(report, "today", lambda: date(2026, 11, 23))
+    monkeypatch.setattr(period, "today", lambda: date(2026, 11, 23))
+    with closing(SqliteStore(tmp_path / "state.db")) as store:
+        ml: dict[str, Any] = {"account": "ml", "partition": "gpu"}
+        jobs = (note(1, **ml, user="ann"), note(2, **ml, user="b\x1bob"), note(3, partition="debug", user="eve"))
+        charge(store, "2026-11-20", Charges(A, {key(1): Millijoules(7 * KWH)}, held_ns=10 * HOUR_NS), notes=jobs)
+        charge(store, "2026-11-20", Charges(A, {key(3): Millijoules(2 * KWH)}, held_ns=5 * HOUR_NS))
+        both = Charges(B, {key(2): Millijoules(30 * KWH)}, idle_mj=Millijoules(10 * KWH), held_ns=50 * HOUR_NS)
+        charge(store, "2026-11-21", both, Charges(A, unattributed_mj=Millijoules(KWH)))
+        charge(store, "2026-11-21", notes=(note(1, "2026-11-20", **ml, user="ann"),), over=(key(1),))
+        yield tmp_path
+
+
+def run(folder: Path, *arguments: str) -> Result:
+    return CliRunner().invoke(cli, ["report", "--state-dir", str(folder), *arguments], terminal_width=100)
+
+
+def printed(folder: Path, *arguments: str) -> str:
+    result = run(folder, *arguments)
+    assert result.exit_code == 0, result.output + str(result.exception)
+    return result.output.replace(str(folder), "/var/lib/wattkeeper")
+
+
+def test_tables_are_as_agreed(folder: Path) -> None:
+    questions = (
+        (),
+        ("--by", "user", "--top", "1"),
+        ("--by", "day,account", "--since", "2026-11"),
+        ("--by", "partition", "--account", "m*", "--since", "2026-11-21", "--until", "2026-11-21"),
+    )
+    text = "".join(f"$ wattkeeper report {' '.join(words)}\n{printed(folder, *words)}\n" for words in questions)
+    if os.environ.get("WATTKEEPER_UPDATE_GOLDEN") == "1":
+        GOLDEN.write_text(text)
+    assert text == GOLDEN.read_text()
+
+
+def test_csv_lines_sum_to_what_the_gpus_used(folder: Path) -> None:
+    lines = list(csv.DictReader(io.StringIO(printed(folder, "--csv", "--by", "account", "--by", "user", "--top", "1"))))
+    assert [(line["kind"], line["account"], line["user"], line["jobs"]) for line in lines] == [
+        ("jobs", "ml", "b\\x1bob", "0"),
+        ("others", "", "", "1"),
+        ("idle", "", "", ""),
+        ("unattributed", "", "", ""),
+    ]
+    assert sum(int(line["energy_mj"]) for line in lines) == 50 * KWH
+    assert sum(float(line["share"]) for line in lines) == pytest.approx(1)
+    assert (lines[0]["gpu_hours"], lines[0]["mean_w"], lines[0]["energy_j"]) == ("50.0", "600.0", "108000000.0")
+
+
+def test_json_says_null_where_nothing_is_known(folder: Path) -> None:
+    answer = json.loads(printed(folder, "--json"))
+    assert [row["account"] for row in answer["rows"]] == ["ml", None]
+    assert (answer["since"], answer["until"], answer["by"]) == ("2026-11-17", "2026-11-23", ["account"])
+    assert (answer["idle"]["mean_w"], answer["idle"]["jobs"], answer["total"]["mean_w"]) == (None, None, None)
+    assert answer["total"]["energy_mj"] == 50 * KWH
+    assert "not_selected" not in answer
+    assert "others" not in answer
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--since", "soon"],
+        ["--since", "2026-02-30"],
+        ["--since", "0d"],
+        ["--since", "9999w"],
+        ["--since", "2026-11-24"],
+        ["--since", "2026-11-20", "--until", "2026-11-19"],
+        ["--by", "acount"],
+        ["--by", ""],
+        ["--top", "0"],
+        ["--csv", "--json"],
+        ["--prometheus", "http://localhost:9090"],
+    ],
+)
+def test_wrong_use_is_exit_status_2(folder: Path, arguments: list[str]) -> None:
+    result = run(folder, *arguments)
+    assert result.exit_code == 2, result.output
+    assert "Error: " in result.output
+
+
+def test_days_of_which_nothing_is_known(folder: Path) -> None:
+    result = run(folder, "--since", "today")
+    assert isinstance(result.exception, StoreError)
+    assert str(result.exception).endswith(
+        "nothing was metered from 2026-11-23 to 2026-11-23; this ledger knows 2026-11-20 to 2026-11-21"
+    )
+
+
+@pytest.mark.parametrize(
+    ("word", "first", "last"),
+    [
+        ("today", "2026-03-01", "2026-03-01"),
+        ("yesterday", "2026-02-28", "2026-02-28"),
+        ("1d", "2026-03-01", "2026-03-01"),
+        ("7d", "2026-02-23", "2026-03-01"),
+        ("2w", "2026-02-16", "2026-03-01"),
+        ("2026-02", "2026-02-01", "2026-02-28"),
+        ("2024-02", "2024-02-01", "2024-02-29"),
+        ("2025-12", "2025-12-01", "2025-12-31"),
+        ("2026-02-03", "2026-02-03", "2026-02-03"),
+    ],
+)
+def test_days_as_people_name_them(word: str, first: str, last: str) -> None:
+    days = period.read_days(word, date(2026, 3, 1))
+    assert days is not None
+    assert (days.first.isoformat(), days.last.isoformat()) == (first, last)
+
+
+@pytest.mark.parametrize("word", ["", "d", "-1d", "2026", "2026-1", "7D", "20261101", "2026-11-01T00"])
+def test_what_names_no_day(word: str) -> None:
+    assert period.read_days(word, date(2026, 3, 1)) is None
+
+
+def test_a_day_of_25_hours_ends_where_the_next_begins(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TZ", "Europe/Berlin")
+    time.tzset()
+    try:
+        hours = [
+            (period.begins_at(date(2026, month, day + 1)) - period.begins_at(date(2026, month, day))) / 3600
+            for month, day in ((3, 29), (10, 25), (11, 1))
+        ]
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+    assert hours == [23, 25, 24]
+
+
+@pytest.mark.parametrize(
+    ("begun", "offered"),
+    [
+        ("", ["account", "user", "partition", "day"]),
+        ("a", ["account"]),
+        ("account,", ["account,user", "account,partition", "account,day"]),
+        ("account,d", ["account,day"]),
+    ],
+)
+def test_by_is_completed(begun: str, offered: list[str]) -> None:
+    complete = ShellComplete(cli, {}, "wattkeeper", "_WATTKEEPER_COMPLETE")
+    assert [item.value for item in complete.get_completions(["report", "--by"], begun)] == offered
+
+
+def test_long_work_says_so_on_a_terminal(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(report, "_PATIENCE_S", 0.0)
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    with report._progress() as tell:
+        tell("reading it")
+        tell("reading")
+    said = capsys.readouterr().err
+    assert said == "\rreading it (0 s)\rreading (0 s)   \r                \r"
+    monkeypatch.setattr("sys.stderr.isatty", lambda: False)
+    with report._progress() as tell:
+        tell("reading it")
+    assert capsys.readouterr().err == ""
