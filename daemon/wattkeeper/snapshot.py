@@ -125,10 +125,10 @@ class PolicyState:
 
 @dataclass(frozen=True, slots=True)
 class SourceState:
-    """A source of facts: whether its last reading worked, and how long that took in seconds."""
+    """What the agent depends on: whether it worked when it was last used, and how many seconds a reading took."""
 
     up: bool
-    read_s: float
+    read_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -66,7 +66,7 @@ counter that could not be read; `restart`: the counter began anew; `jump`: it mo
 | `requests_total` | `outcome` | `none`, `granted`, `clamped`, `denied`, `malformed` |
 | `drift_total` | `cause` | `writer`: another program; `reset`: driver reload or GPU reset |
 | `drift_total` | `outcome` | `repaired`, `reported`, `yielded` |
-| `source_up` | `source` | `nvml` |
+| `source_up` | `source` | `nvml`; `ledger`: 0 while it cannot be written and the agent goes on in memory |
 
 ## Questions they answer
 

@@ -43,7 +43,7 @@ from wattkeeper.privileged.worker import DeviceThread
 from wattkeeper.protocols import Kept
 from wattkeeper.slurm.hook_event import EventKind
 from wattkeeper.slurm.node import SlurmNode
-from wattkeeper.snapshot import PolicyState
+from wattkeeper.snapshot import PolicyState, SourceState
 from wattkeeper.system.clock import SystemClock
 from wattkeeper.system.files import RunLock, make_private_folder
 from wattkeeper.system.service import ServiceManager
@@ -51,6 +51,8 @@ from wattkeeper.system.service import ServiceManager
 log = logging.getLogger("wattkeeper")
 
 REBIND_S = 10.0
+_WELL, _UNWELL = SourceState(True), SourceState(False)
+
 STUCK_S = 20.0
 """A tick that takes longer is stuck, and systemd's watchdog may have us."""
 
@@ -239,8 +241,10 @@ class Agent:
         return answer
 
     def _publish(self) -> None:
-        if self._ledger.alarm is not None:
-            self._state.alarms["ledger"] = self._ledger.alarm
+        alarm = self._ledger.alarm
+        self._state.sources["ledger"] = _WELL if alarm is None else _UNWELL
+        if alarm is not None:
+            self._state.alarms["ledger"] = alarm
         else:
             self._state.alarms.pop("ledger", None)
         self._snapshot = take_snapshot(self._state, self._tally, self._clock)

@@ -124,7 +124,7 @@ FAMILIES = (
         "policy_last_reload_success_timestamp_seconds", "gauge", "When the policy in force was read, in Unix seconds."
     ),
     Family("policy_info", "gauge", "The policy in force.", ("hash",)),
-    Family("source_up", "gauge", "1 where the source answered when it was last read.", ("source",)),
+    Family("source_up", "gauge", "1 where the source answered when it was last used.", ("source",)),
     Family("source_read_seconds", "gauge", "How long the last reading of the source took.", ("source",)),
 )
 
@@ -220,7 +220,8 @@ def _add_node(page: _Page, snapshot: Snapshot) -> None:
         page.add("policy_info", (policy.digest,), 1)
     for source, state in snapshot.sources.items():
         page.add("source_up", (source,), state.up)
-        page.add("source_read_seconds", (source,), state.read_s)
+        if state.read_s is not None:
+            page.add("source_read_seconds", (source,), state.read_s)
 
 
 def _add_gpu(page: _Page, gpu: GpuView, oldest_mono: float) -> None:
