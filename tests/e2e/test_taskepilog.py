@@ -14,6 +14,7 @@ from tests.e2e.agents import POLICY, TICK_S, let_ticks_pass, post, start_afresh
 from tests.e2e.test_other_users import NOBODY, seen_by_nobody
 from tests.e2e.walking import Gate, report
 from tests.lab import Lab, LabSpec, Node, NodeSpec, wait_until
+from tests.lab.config import user
 from tests.lab.processes import run
 from tests.lab.spec import REPO
 from tests.lab.waiting import record
@@ -145,7 +146,7 @@ def test_a_task_of_an_array_goes_by_its_name(told: Lab) -> None:
     env = {**node.env, **told.env}
     first, last = (json.loads(run([*command, f"{job}_{task}", "--json"], env).stdout)["job_id"] for task in (1, 2))
     assert first != last == job or first == job != last
-    assert run([*command, f"{job}_1"], env).stdout.startswith(f"job {first} ({job}_1) of root on node1")
+    assert run([*command, f"{job}_1"], env).stdout.startswith(f"job {first} ({job}_1) of {user()} on node1")
     wrong = run([*command, f"{job}_7"], env, check=False)
     assert wrong.returncode == 1
     assert wrong.stderr.startswith(f"wattkeeper: job {job}_7: Slurm does not know it, or no longer; give the number")
