@@ -17,8 +17,8 @@ from wattkeeper.model import (
     Step,
     StepKind,
     Target,
+    Usage,
 )
-from wattkeeper.protocols import Usage
 from wattkeeper.snapshot import (
     AccountView,
     AdminHold,

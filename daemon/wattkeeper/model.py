@@ -337,3 +337,22 @@ class Charges:
     capped_ns: int | None = None
     power_mw: Milliwatts | None = None
     at: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What one run of a job has used of one GPU. ``capped_ns`` and ``peak_mw`` are None where no card told.
+
+    ``bases``: by what its energy was divided with others, as often as there were different ways.
+    """
+
+    energy_mj: Millijoules
+    held_ns: int = 0
+    capped_ns: int | None = None
+    peak_mw: Milliwatts | None = None
+    bases: frozenset[Basis] = frozenset()
+    sources: frozenset[EnergySource] = frozenset()
+
+
+Account = tuple[str, str]
+"""An account and a partition; empty texts where Slurm set none."""

@@ -5,9 +5,8 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from wattkeeper.model import (
-    Basis,
+    Account,
     Charges,
-    EnergySource,
     GpuInfo,
     GpuReading,
     GpuUuid,
@@ -15,6 +14,7 @@ from wattkeeper.model import (
     JobFacts,
     JobKey,
     Outcome,
+    Usage,
     Watermark,
 )
 from wattkeeper.privileged.errors import DeviceError
@@ -83,21 +83,6 @@ class RunningJobs(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Usage:
-    """What one run of a job has used of one GPU. ``capped_ns`` and ``peak_mw`` are None where no card told.
-
-    ``bases``: by what its energy was divided with others, as often as there were different ways.
-    """
-
-    energy_mj: Millijoules
-    held_ns: int = 0
-    capped_ns: int | None = None
-    peak_mw: Milliwatts | None = None
-    bases: frozenset[Basis] = frozenset()
-    sources: frozenset[EnergySource] = frozenset()
-
-
-@dataclass(frozen=True, slots=True)
 class GpuNote:
     """What a job got on one GPU: the cap in force, or the last."""
 
@@ -128,10 +113,6 @@ class JobRecord:
 
     note: JobNote
     usage: Mapping[GpuUuid, Usage]
-
-
-Account = tuple[str, str]
-"""An account and a partition; empty texts where Slurm set none."""
 
 
 @dataclass(frozen=True, slots=True)

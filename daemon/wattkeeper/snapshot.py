@@ -2,13 +2,9 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
-from wattkeeper.model import Decision, GpuInfo, GpuReading, GpuUuid, JobFacts, JobKey, Target
+from wattkeeper.model import Account, Decision, GpuInfo, GpuReading, GpuUuid, JobFacts, JobKey, Target, Usage
 from wattkeeper.units import Millijoules, Milliwatts
-
-if TYPE_CHECKING:  # the seams name AdminHold
-    from wattkeeper.protocols import Account, Usage
 
 STALE_AFTER_INTERVALS = 3
 STALE_AFTER_AT_LEAST_S = 3.0
@@ -61,7 +57,7 @@ class JobView:
     gpus: tuple[GpuUuid, ...]
     decisions: Mapping[GpuUuid, Decision]
     caps_mw: Mapping[GpuUuid, Milliwatts | None]
-    usage: Mapping[GpuUuid, "Usage"]
+    usage: Mapping[GpuUuid, Usage]
     started_at: float
     ended_at: float | None
     message: str
@@ -144,7 +140,7 @@ class Snapshot:
     interval_s: float
     gpus: tuple[GpuView, ...] = ()
     jobs: tuple[JobView, ...] = ()
-    accounts: Mapping["Account", AccountView] = field(default_factory=dict)
+    accounts: Mapping[Account, AccountView] = field(default_factory=dict)
     counters: Counters = Counters()
     policy: PolicyState = PolicyState("", True, 0.0)
     sources: Mapping[str, SourceState] = field(default_factory=dict)

@@ -9,9 +9,10 @@ from wattkeeper.model import (
     JobFacts,
     JobKey,
     Sharing,
+    Usage,
     Watermark,
 )
-from wattkeeper.protocols import Change, JobNote, Usage
+from wattkeeper.protocols import Change, JobNote
 from wattkeeper.units import Millijoules
 
 A, B = GpuUuid("GPU-a"), GpuUuid("GPU-b")

@@ -21,9 +21,10 @@ from wattkeeper.model import (
     GpuUuid,
     Outcome,
     Sharing,
+    Usage,
     Watermark,
 )
-from wattkeeper.protocols import GpuNote, Kept, Store, Usage
+from wattkeeper.protocols import GpuNote, Kept, Store
 from wattkeeper.snapshot import AdminHold
 from wattkeeper.units import Millijoules, Milliwatts
 

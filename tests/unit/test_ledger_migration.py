@@ -19,9 +19,10 @@ from wattkeeper.model import (
     JobFacts,
     JobKey,
     Sharing,
+    Usage,
     Watermark,
 )
-from wattkeeper.protocols import Change, JobNote, Usage
+from wattkeeper.protocols import Change, JobNote
 from wattkeeper.snapshot import AdminHold
 from wattkeeper.units import Millijoules
 

@@ -7,8 +7,8 @@ import pytest
 from tests.one_node import OneNode, gpu, shared
 
 from wattkeeper.core.holdings import Moment
-from wattkeeper.model import Basis, EnergySource, GpuUuid, Holding, JobKey
-from wattkeeper.protocols import JobNote, Usage
+from wattkeeper.model import Basis, EnergySource, GpuUuid, Holding, JobKey, Usage
+from wattkeeper.protocols import JobNote
 from wattkeeper.slurm.hook_event import EventKind
 from wattkeeper.slurm.processes import Processes
 from wattkeeper.units import Milliwatts

@@ -25,8 +25,9 @@ from wattkeeper.model import (
     JobFacts,
     JobKey,
     Outcome,
+    Usage,
 )
-from wattkeeper.protocols import GpuNote, JobNote, JobRecord, Usage
+from wattkeeper.protocols import GpuNote, JobNote, JobRecord
 from wattkeeper.units import Millijoules, Milliwatts
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "records.md"

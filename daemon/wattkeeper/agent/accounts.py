@@ -3,7 +3,7 @@
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 
-from wattkeeper.protocols import Account
+from wattkeeper.model import Account
 from wattkeeper.snapshot import AccountView
 from wattkeeper.units import Millijoules
 

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 
 from wattkeeper.agent.state import Gpu, State
 from wattkeeper.agent.tally import Tally
-from wattkeeper.core.attribute import attribute, supersedes
+from wattkeeper.core.attribute import added, attribute, supersedes
 from wattkeeper.ledger.rows import account_of
 from wattkeeper.model import (
     Basis,
@@ -17,11 +17,8 @@ from wattkeeper.model import (
     JobKey,
     Watermark,
 )
-from wattkeeper.protocols import Usage
 from wattkeeper.snapshot import fresh_s
 from wattkeeper.units import Millijoules
-
-_NOTHING = Usage(Millijoules(0))
 
 Cut = tuple[tuple[Charges, ...], tuple[Watermark, ...]]
 
@@ -125,25 +122,5 @@ def settle(state: State, tally: Tally, charges: Iterable[Charges], watermarks: I
         for key, energy in charge.jobs_mj.items():
             job = state.jobs.get(key)
             if job is not None:
-                job.usage[charge.gpu] = add(job.usage.get(charge.gpu), energy, charge)
+                job.usage[charge.gpu] = added(job.usage.get(charge.gpu), energy, charge)
                 state.accounts.charge(account_of(job.facts), energy, watermark.sample.at_mono)
-
-
-def add(before: Usage | None, energy_mj: Millijoules, charge: Charges) -> Usage:
-    """What a job has used of a GPU, after an interval of which so much energy is its own."""
-    before = before or _NOTHING
-    capped = [ns for ns in (before.capped_ns, charge.capped_ns) if ns is not None]
-    peaks = [mw for mw in (before.peak_mw, charge.power_mw) if mw is not None]
-    bases, sources = before.bases, before.sources
-    if charge.basis is not None and charge.basis not in bases:
-        bases |= {charge.basis}
-    if charge.source not in sources:
-        sources |= {charge.source}
-    return Usage(
-        energy_mj=Millijoules(before.energy_mj + energy_mj),
-        held_ns=before.held_ns + charge.held_ns,
-        capped_ns=sum(capped) if capped else None,
-        peak_mw=max(peaks) if peaks else None,
-        bases=bases,
-        sources=sources,
-    )

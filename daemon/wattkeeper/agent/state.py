@@ -17,9 +17,9 @@ from wattkeeper.model import (
     JobFacts,
     JobKey,
     Target,
+    Usage,
     Watermark,
 )
-from wattkeeper.protocols import Usage
 from wattkeeper.slurm.gres import GresMap
 from wattkeeper.snapshot import AdminHold, JobView, PolicyState, SourceState
 from wattkeeper.units import Millijoules, Milliwatts

@@ -1,8 +1,8 @@
 """A job that the agent has forgotten, as the ledger knows it: JSON of the same shape as a living job's."""
 
 from wattkeeper.api.present import Json, total_json, usage_json
-from wattkeeper.model import GpuUuid, JobText
-from wattkeeper.protocols import GpuNote, JobNote, JobRecord, Usage
+from wattkeeper.model import GpuUuid, JobText, Usage
+from wattkeeper.protocols import GpuNote, JobNote, JobRecord
 from wattkeeper.text import printable
 from wattkeeper.units import watts
 

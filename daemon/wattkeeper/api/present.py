@@ -3,8 +3,7 @@
 from collections.abc import Iterable
 from typing import Any
 
-from wattkeeper.model import Decision, GpuUuid, JobText, Step
-from wattkeeper.protocols import Usage
+from wattkeeper.model import Decision, GpuUuid, JobText, Step, Usage
 from wattkeeper.snapshot import GpuView, JobView, Snapshot
 from wattkeeper.text import printable
 from wattkeeper.units import Millijoules, Milliwatts, joules, watts

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from functools import partial
 
-from wattkeeper.model import Basis, Charges, EnergySample, Gap, JobKey, Watermark
+from wattkeeper.model import Basis, Charges, EnergySample, Gap, JobKey, Usage, Watermark
 from wattkeeper.units import Millijoules, Milliwatts
 
 MOST_OVER = 2
@@ -12,6 +12,9 @@ MOST_OVER = 2
 SLACK_S = 1.0
 """So much longer than an interval may be what the counter gained in it: the counter moves in steps of up to 100 ms, and
 the two readings are stamped before they are made."""
+
+
+_NOTHING = Usage(Millijoules(0))
 
 
 def supersedes(watermark: Watermark | None, sample: EnergySample) -> bool:
@@ -65,6 +68,26 @@ def attribute(
     known = {holder: max(0, (weights or {}).get(holder, 0)) for holder in holders}
     basis = weighed_by if any(known.values()) else Basis.EVEN
     return whole(jobs_mj=_divide(gained, known if any(known.values()) else dict.fromkeys(holders, 1)), basis=basis)
+
+
+def added(before: Usage | None, energy_mj: Millijoules, charge: Charges) -> Usage:
+    """What a job has used of a GPU, after an interval of which so much energy is its own."""
+    before = before or _NOTHING
+    capped = [ns for ns in (before.capped_ns, charge.capped_ns) if ns is not None]
+    peaks = [mw for mw in (before.peak_mw, charge.power_mw) if mw is not None]
+    bases, sources = before.bases, before.sources
+    if charge.basis is not None and charge.basis not in bases:
+        bases |= {charge.basis}
+    if charge.source not in sources:
+        sources |= {charge.source}
+    return Usage(
+        energy_mj=Millijoules(before.energy_mj + energy_mj),
+        held_ns=before.held_ns + charge.held_ns,
+        capped_ns=sum(capped) if capped else None,
+        peak_mw=max(peaks) if peaks else None,
+        bases=bases,
+        sources=sources,
+    )
 
 
 def _interval(before: EnergySample, sample: EnergySample) -> partial[Charges]:

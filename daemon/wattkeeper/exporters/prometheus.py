@@ -14,8 +14,7 @@ from prometheus_client.core import Metric
 from prometheus_client.registry import Collector
 
 from wattkeeper.exporters.scrapers import FILE_HOLD_S, Scrapers
-from wattkeeper.model import GpuUuid, JobText, Outcome
-from wattkeeper.protocols import Account
+from wattkeeper.model import Account, GpuUuid, JobText, Outcome
 from wattkeeper.snapshot import (
     APPLY_BUCKETS_S,
     AccountView,

@@ -3,14 +3,15 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
+from wattkeeper.core.attribute import added
 from wattkeeper.errors import StoreError
 from wattkeeper.ledger import schema
 from wattkeeper.ledger.rows import account_of
 from wattkeeper.ledger.writing import fresh
-from wattkeeper.model import Charges, GpuUuid, Holding, JobKey, Watermark
-from wattkeeper.protocols import Account, Change, GpuNote, JobNote, JobRecord, Kept, Usage
+from wattkeeper.model import Account, Charges, GpuUuid, Holding, JobKey, Usage, Watermark
+from wattkeeper.protocols import Change, GpuNote, JobNote, JobRecord, Kept
 from wattkeeper.snapshot import AdminHold
-from wattkeeper.units import Millijoules, Milliwatts
+from wattkeeper.units import Millijoules
 
 
 @dataclass(slots=True)
@@ -153,7 +154,7 @@ class MemoryStore:
         gpu = charges.gpu
         for key, energy in charges.jobs_mj.items():
             job = self._jobs.setdefault(key, _Job())
-            job.usage[gpu] = added(job.usage.get(gpu), charges, energy)
+            job.usage[gpu] = added(job.usage.get(gpu), energy, charges)
             job.charged_at[gpu] = at
             account = account_of(job.note.facts) if job.note else ("", "")
             self._accounts[account] = self._accounts.get(account, (0, 0.0))[0] + energy, at
@@ -174,18 +175,3 @@ class MemoryStore:
     def _check(self) -> None:
         if self._closed:
             raise StoreError("the ledger in memory has been closed; open a new one")
-
-
-def added(usage: Usage | None, charges: Charges, energy_mj: Millijoules) -> Usage:
-    """What a holder has used of a GPU after ``charges``, of which ``energy_mj`` is its part."""
-    before = usage or Usage(Millijoules(0))
-    known_ns = [ns for ns in (before.capped_ns, charges.capped_ns) if ns is not None]
-    peaks_mw: list[Milliwatts] = [mw for mw in (before.peak_mw, charges.power_mw) if mw is not None]
-    return Usage(
-        energy_mj=Millijoules(before.energy_mj + energy_mj),
-        held_ns=before.held_ns + charges.held_ns,
-        capped_ns=sum(known_ns) if known_ns else None,
-        peak_mw=max(peaks_mw, default=None),
-        bases=before.bases | ({charges.basis} if charges.basis else set()),
-        sources=before.sources | {charges.source},
-    )

@@ -15,8 +15,8 @@ from typing import Any
 
 from wattkeeper.errors import StoreError
 from wattkeeper.ledger.rows import local_day
-from wattkeeper.model import Basis, EnergySource, GpuUuid, JobText
-from wattkeeper.protocols import GpuNote, JobRecord, Usage
+from wattkeeper.model import Basis, EnergySource, GpuUuid, JobText, Usage
+from wattkeeper.protocols import GpuNote, JobRecord
 from wattkeeper.system.failpoint import failpoint
 from wattkeeper.text import printable
 

@@ -10,8 +10,8 @@ from functools import lru_cache
 from typing import TypeVar
 
 from wattkeeper.ledger import statements as sql
-from wattkeeper.model import UNKNOWN, Basis, EnergySource, GpuUuid, JobFacts, JobKey, JobText, Outcome
-from wattkeeper.protocols import Account, GpuNote, JobNote, JobRecord, Usage
+from wattkeeper.model import UNKNOWN, Account, Basis, EnergySource, GpuUuid, JobFacts, JobKey, JobText, Outcome, Usage
+from wattkeeper.protocols import GpuNote, JobNote, JobRecord
 from wattkeeper.units import Millijoules, Milliwatts
 
 E = TypeVar("E", bound=StrEnum)
