@@ -10,6 +10,7 @@ from pathlib import Path
 from wattkeeper.agent.records import RecordKeeper
 from wattkeeper.agent.takeup import Known
 from wattkeeper.errors import StoreError
+from wattkeeper.ledger import schema
 from wattkeeper.ledger.merge import merged
 from wattkeeper.ledger.records import Records
 from wattkeeper.ledger.store import SpentStoreError, SqliteStore
@@ -34,7 +35,6 @@ MOST_WAITING = 64
 
 MOST_CHARGES = 1_000
 
-FILE = "state.db"
 RECORDS = "records"
 
 
@@ -47,12 +47,12 @@ def open_ledger(
     """
 
     def opened_anew() -> Store:
-        return SqliteStore(folder / FILE, clock.wall, check_all=True)
+        return SqliteStore(folder / schema.FILE, clock.wall, check_all=True)
 
     keeper = RecordKeeper(Records(folder / RECORDS, tell), clock, keep_s)
     store, kept = None, Kept()
     try:
-        store = SqliteStore(folder / FILE, clock.wall)
+        store = SqliteStore(folder / schema.FILE, clock.wall)
         kept = store.load()
     except StoreError as error:
         log.error("no ledger on disk, going on in memory: %s", error)

@@ -8,6 +8,7 @@ from pathlib import Path
 from wattkeeper.config.settings import Settings
 from wattkeeper.errors import StoreError, WattkeeperError
 from wattkeeper.gpus.nvml import NvmlReader
+from wattkeeper.ledger import schema
 from wattkeeper.model import GpuInfo, GpuUuid, Sharing
 from wattkeeper.privileged.actuator import NvmlActuator
 from wattkeeper.privileged.baselines import Baselines
@@ -19,7 +20,6 @@ from wattkeeper.system.files import RunLock
 from wattkeeper.units import Milliwatts
 
 BASELINES = "baseline"
-LEDGER = "state.db"
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +55,7 @@ def give_back(settings: Settings, environment: Mapping[str, str], deadline_s: fl
     if not job_id.isdecimal() or not (settings.run_dir / BASELINES).is_dir():
         return ()
     with _Locked(settings.run_dir):
-        mine = _held_alone(settings.state_dir / LEDGER, int(job_id), environment.get("SLURM_CLUSTER_NAME"))
+        mine = _held_alone(settings.state_dir / schema.FILE, int(job_id), environment.get("SLURM_CLUSTER_NAME"))
         if not mine:
             return ()
         return asyncio.run(_restore(settings, lambda info: info.uuid in mine, None, deadline_s))

@@ -34,6 +34,7 @@ from wattkeeper.errors import ConfigError
 from wattkeeper.exporters.prometheus import Exporter
 from wattkeeper.exporters.textfile import Textfile
 from wattkeeper.gpus.nvml import NvmlReader
+from wattkeeper.ledger import schema
 from wattkeeper.ledger.report import find_job
 from wattkeeper.privileged.actuator import NvmlActuator
 from wattkeeper.privileged.baselines import Baselines
@@ -123,7 +124,7 @@ class Agent:
                 changed=self._publish_soon,
                 event_users=lambda: uids_of(self._state.settings.slurm.event_users),
                 strict=lambda: self._state.settings.slurm.strict == "fail",
-                past=partial(find_job, settings.state_dir / "state.db"),
+                past=partial(find_job, settings.state_dir / schema.FILE),
             )
         )
 

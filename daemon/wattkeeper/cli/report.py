@@ -15,12 +15,12 @@ from wattkeeper.cli import HELP
 from wattkeeper.cli.client import installed_settings
 from wattkeeper.cli.output import NOTHING, Column, print_json, print_table, shown, watts
 from wattkeeper.cli.period import Days, DaysType, today
+from wattkeeper.ledger import schema
 from wattkeeper.ledger.report import FIELDS, Amount, Field, Question, Report, Row, read_report, sum_of
 from wattkeeper.system.clock import SystemClock
 from wattkeeper.text import printable
 from wattkeeper.units import Millijoules, joules, kilowatt_hours
 
-LEDGER = "state.db"
 _PATIENCE_S = 0.5
 """Work that takes longer says so, on a terminal."""
 
@@ -156,7 +156,7 @@ def _question(since: Days, until: Days | None, by: tuple[Field, ...], globs: dic
 def _ask(question: Question, state_dir: Path | None, prometheus: str | None, timeout_s: float) -> Report:
     with _progress() as progress:
         if prometheus is None:
-            path = (state_dir or installed_settings().state_dir) / LEDGER
+            path = (state_dir or installed_settings().state_dir) / schema.FILE
             return read_report(path, question, lambda: progress(f"reading {path}"))
         from wattkeeper.cli.prom import Prometheus, is_address, read_cluster  # HTTP and TLS are slow to import
 

@@ -5,6 +5,9 @@ node's local time. NULL is what is not known. An account, partition or user that
 knows yet, is the empty text where energy is summed by it.
 """
 
+FILE = "state.db"
+"""The ledger's name in ``state_dir``."""
+
 VERSION = 2
 """What ``PRAGMA user_version`` says of a file with these tables."""
 
