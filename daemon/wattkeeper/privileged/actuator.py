@@ -1,6 +1,7 @@
 """Setting power limits: within the device's range, baseline saved first, read back after."""
 
 from collections.abc import Callable
+from functools import partial
 
 from wattkeeper.privileged.baselines import Baselines
 from wattkeeper.privileged.errors import DeviceError, Kind
@@ -24,27 +25,31 @@ class NvmlActuator:
 
         Saves the baseline before the first write and refuses to write where it cannot. Raises DeviceError.
         """
-        call = lambda: self._nvml.afresh(lambda: self._set(uuid, limit_mw))  # noqa: E731 - named for the thread's sake
-        return await self._thread_of(uuid).run("set_limit", call, deadline_s, replaces=True)
+        return await self._run(uuid, "set_limit", partial(self._set, uuid, limit_mw), deadline_s, replaces=True)
 
     async def claim(self, uuid: str, deadline_s: float) -> int:
         """Take a GPU over without a write, its limit being right already: saves the baseline, in milliwatts."""
-        return await self._thread_of(uuid).run("claim", lambda: self._nvml.afresh(lambda: self._take(uuid)), deadline_s)
+        return await self._run(uuid, "claim", partial(self._take, uuid), deadline_s)
 
     async def save_baseline(self, uuid: str, deadline_s: float) -> int:
         """The baseline in milliwatts, saved now unless it was before. Raises DeviceError."""
-        call = lambda: self._nvml.afresh(lambda: self._baseline(uuid))  # noqa: E731
-        return await self._thread_of(uuid).run("save_baseline", call, deadline_s)
+        return await self._run(uuid, "save_baseline", partial(self._baseline, uuid), deadline_s)
 
     async def give_back(self, uuid: str, limit_mw: int, deadline_s: float) -> int:
         """Set the limit the GPU is to be left with, and stop calling it ours. Raises DeviceError."""
-        call = lambda: self._nvml.afresh(lambda: self._give(uuid, limit_mw))  # noqa: E731
-        return await self._thread_of(uuid).run("set_limit", call, deadline_s, replaces=True)
+        return await self._run(uuid, "set_limit", partial(self._give, uuid, limit_mw), deadline_s, replaces=True)
 
     async def baseline(self, uuid: str, deadline_s: float) -> tuple[int | None, bool]:
         """The saved baseline in milliwatts or None, and whether the GPU is ours. Raises DeviceError (STATE)."""
         call = lambda: (self._baselines.load_mw(uuid), self._baselines.owned(uuid))  # noqa: E731
         return await self._thread_of(uuid).run("load_baseline", call, deadline_s)
+
+    async def _run(
+        self, uuid: str, what: str, work: Callable[[], int], deadline_s: float, *, replaces: bool = False
+    ) -> int:
+        """Work on a device, in its thread, with a driver that may have been reloaded meanwhile."""
+        call = partial(self._nvml.afresh, work)
+        return await self._thread_of(uuid).run(what, call, deadline_s, replaces=replaces)
 
     def _baseline(self, uuid: str) -> int:
         known = self._baselines.load_mw(uuid)
