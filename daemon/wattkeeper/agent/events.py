@@ -78,7 +78,7 @@ class EventHandler:
                 if not devices:
                     return Answer("no_gpu", True, "the job has no GPU on this node")
                 job = replace(job, gpus=len(devices))
-                transition = _begin(self._state, job, devices, moment)
+                transition = begin_on(self._state, job, devices, moment)
                 await self._save_baselines((device.uuid for device in devices), transition)
             else:
                 transition = end(job.key, moment, self._state.holdings, self._state.over)
@@ -190,7 +190,8 @@ class EventHandler:
         return Answer(outcome, True, f"job {key} {transition.verdict}")
 
 
-def _begin(state: State, job: JobFacts, devices: Sequence[Device], moment: Moment) -> Transition:
+def begin_on(state: State, job: JobFacts, devices: Sequence[Device], moment: Moment) -> Transition:
+    """What follows from a job's start on these devices; nothing is changed yet."""
     shares = {device.uuid: device.share for device in devices}
     slices = {device.uuid: device.slices for device in devices}
     return begin(job, shares, moment, state.holdings, state.over, slices)

@@ -1,18 +1,18 @@
 """Coming back: bind the GPUs, take up what was kept, drain the spool, look at what runs."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
-from wattkeeper.agent.events import EventHandler
+from wattkeeper.agent.events import EventHandler, begin_on
 from wattkeeper.agent.ledger import LedgerWriter
 from wattkeeper.agent.spool import Spool
 from wattkeeper.agent.state import Gpu, Job, State
 from wattkeeper.config.settings import Settings
-from wattkeeper.core.holdings import Moment, Verdict, begin
-from wattkeeper.model import SEEN_RUN, UNKNOWN, GpuInfo, GpuUuid, JobKey, Sharing
+from wattkeeper.core.holdings import Moment, Verdict
+from wattkeeper.model import SEEN_RUN, UNKNOWN, GpuInfo, JobKey, Sharing
 from wattkeeper.privileged.errors import DeviceError
 from wattkeeper.protocols import Actuator, Change, Clock, GpuReader, Kept, RunningJobs
-from wattkeeper.slurm.gres import GresGpu, GresMap, MappingError
+from wattkeeper.slurm.gres import Device, GresGpu, GresMap, MappingError
 from wattkeeper.slurm.hook_event import EventError, facts_of
 from wattkeeper.system.failpoint import failpoint
 from wattkeeper.units import Millijoules, Milliwatts
@@ -119,23 +119,22 @@ async def _add(
 ) -> None:
     try:
         facts = facts_of({**environment, "SLURM_JOB_COMMENT": ""})
-        devices = state.gres.find(environment.get("SLURM_JOB_GPUS", ""), None)
-        gpus = _believable(state, here, {device.uuid: device.share for device in devices})
+        devices = _believable(state, here, state.gres.find(environment.get("SLURM_JOB_GPUS", ""), None))
     except (EventError, MappingError) as error:
         log.warning("a job that runs here cannot be placed: %s", error)
         return
-    if not gpus:
+    if not devices:
         return
     key = JobKey(facts.key.cluster or state.cluster, facts.key.job_id, SEEN_RUN)
     job = type(facts)(key=key, uid=facts.uid, user=facts.user, account=facts.account, partition=facts.partition,
-                      comment=UNKNOWN, num_nodes=facts.num_nodes, node=state.node, gpus=len(gpus))  # fmt: skip
-    slices = {device.uuid: device.slices for device in devices}
-    transition = begin(job, gpus, now, state.holdings, state.over, slices)
+                      comment=UNKNOWN, num_nodes=facts.num_nodes, node=state.node, gpus=len(devices))  # fmt: skip
+    transition = begin_on(state, job, devices, now)
     if transition.verdict is Verdict.STARTED:
         log.warning("job=%s runs here and no hook told of it: its comment is not known", key)
         await handler.carry_out(transition, now, cut=False)
 
 
-def _believable(state: State, here: set[int], gpus: Mapping[GpuUuid, Sharing]) -> dict[GpuUuid, Sharing]:
+def _believable(state: State, here: set[int], devices: Sequence[Device]) -> list[Device]:
     held = {h.gpu for h in state.holdings if h.job.key.job_id in here and h.share is Sharing.WHOLE}
-    return {} if held & set(gpus) else {uuid: share for uuid, share in gpus.items() if uuid in state.gpus}
+    named = {device.uuid for device in devices}
+    return [] if held & named else [device for device in devices if device.uuid in state.gpus]
