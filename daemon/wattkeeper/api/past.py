@@ -1,9 +1,8 @@
 """A job that the agent has forgotten, as the ledger knows it: JSON of the same shape as a living job's."""
 
-from wattkeeper.api.present import Json, total_json, usage_json
-from wattkeeper.model import GpuUuid, JobText, Usage
+from wattkeeper.api.present import UNEXPLAINED, Json, names_json, total_json, usage_json
+from wattkeeper.model import GpuUuid, Usage
 from wattkeeper.protocols import GpuNote, JobNote, JobRecord
-from wattkeeper.text import printable
 from wattkeeper.units import watts
 
 
@@ -13,16 +12,9 @@ def past_json(record: JobRecord) -> Json:
     A GPU that the agent did not name to the ledger is only in ``total``.
     """
     note = record.note
-    facts = note.facts
     known = sorted(note.gpus.items(), key=lambda entry: entry[1].minor)
     return {
-        "job_id": facts.key.job_id,
-        "run": facts.key.run,
-        "cluster": facts.key.cluster,
-        "node": facts.node,
-        "user": _text(facts.user),
-        "account": _text(facts.account),
-        "partition": _text(facts.partition),
+        **names_json(note.facts, note.facts.node),
         "started_at": note.started_at,
         "ended_at": note.ended_at,
         "asked": note.asked,
@@ -43,12 +35,5 @@ def _gpu(note: JobNote, uuid: GpuUuid, gpu: GpuNote, usage: Usage | None) -> Jso
         "outcome": str(note.outcome),
         "asked": note.asked,
         "rule": note.rule,
-        "allowed_w": None,
-        "observe": False,
-        "pending": [],
-        "steps": [],
+        **UNEXPLAINED,
     }
-
-
-def _text(value: JobText) -> str | None:
-    return printable(value, 200) if isinstance(value, str) else None

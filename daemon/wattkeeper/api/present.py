@@ -3,12 +3,16 @@
 from collections.abc import Iterable
 from typing import Any
 
-from wattkeeper.model import Decision, GpuUuid, JobText, Step, Usage
+from wattkeeper.model import Decision, GpuUuid, JobFacts, JobText, Step, Usage
 from wattkeeper.snapshot import GpuView, JobView, Snapshot
 from wattkeeper.text import printable
 from wattkeeper.units import Millijoules, Milliwatts, joules, watts
 
 Json = dict[str, Any]
+
+
+UNEXPLAINED: Json = {"allowed_w": None, "observe": False, "pending": [], "steps": []}
+"""What is said of a cap where the decision behind it is not at hand."""
 
 
 def status(snapshot: Snapshot, uid: int) -> Json:
@@ -48,13 +52,7 @@ def job_json(job: JobView, snapshot: Snapshot) -> Json:
     minors = {gpu.info.uuid: gpu for gpu in snapshot.gpus}
     first = next(iter(job.decisions.values()), None)
     return {
-        "job_id": job.key.job_id,
-        "run": job.key.run,
-        "cluster": job.key.cluster,
-        "node": snapshot.node,
-        "user": _text(job.facts.user),
-        "account": _text(job.facts.account),
-        "partition": _text(job.facts.partition),
+        **names_json(job.facts, snapshot.node),
         "started_at": job.started_at,
         "ended_at": job.ended_at,
         "asked": _asked(first),
@@ -62,6 +60,19 @@ def job_json(job: JobView, snapshot: Snapshot) -> Json:
         "message": job.message,
         "total": total_json(job.usage.values()),
         "gpus": [_job_gpu(job, uuid, minors[uuid]) for uuid in job.all_gpus if uuid in minors],
+    }
+
+
+def names_json(facts: JobFacts, node: str) -> Json:
+    """Which run of which job this is, on which node, and whose."""
+    return {
+        "job_id": facts.key.job_id,
+        "run": facts.key.run,
+        "cluster": facts.key.cluster,
+        "node": node,
+        "user": _text(facts.user),
+        "account": _text(facts.account),
+        "partition": _text(facts.partition),
     }
 
 
@@ -75,8 +86,7 @@ def _job_gpu(job: JobView, uuid: GpuUuid, gpu: GpuView) -> Json:
         **usage_json(job.usage.get(uuid)),
     }
     if decision is None:
-        return {**head, "outcome": "none", "asked": None, "rule": None, "allowed_w": None, "observe": False,
-                "pending": [], "steps": []}  # fmt: skip
+        return {**head, "outcome": "none", "asked": None, "rule": None, **UNEXPLAINED}
     return {
         **head,
         "outcome": str(decision.outcome),
