@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from wattkeeper.slurm.gres import GresGpu, parse_slurmd_g
-from wattkeeper.slurm.hook_event import parse_environment
+from wattkeeper.slurm.processes import environment_of
 from wattkeeper.system.process import run
 from wattkeeper.text import printable
 
@@ -75,12 +75,11 @@ class SlurmNode:
         return jobs
 
     def _environment_of(self, pid: int) -> dict[str, str]:
+        folder = self._proc / str(pid)
         try:
-            raw = (self._proc / str(pid) / "environ").read_bytes()
-            uid = (self._proc / str(pid)).stat().st_uid
+            return {**environment_of(folder), "SLURM_JOB_UID": str(folder.stat().st_uid)}  # the kernel says whose it is
         except OSError:
             return {}
-        return {**parse_environment(raw[: 1 << 20]), "SLURM_JOB_UID": str(uid)}  # the kernel's word for whose it is
 
     def _find(self, program: str) -> str | None:
         folders = (self._bin_dir, self._bin_dir.parent / "sbin") if self._bin_dir else tuple(map(Path, _FOLDERS))

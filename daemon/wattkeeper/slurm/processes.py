@@ -87,10 +87,15 @@ class Processes:
         by_cgroup = _job_of_cgroups((folder / "cgroup").read_text(errors="replace"))
         by_environment = None
         if by_cgroup is None:
-            with (folder / "environ").open("rb") as file:
-                job_id = parse_environment(file.read(MAX_ENVIRONMENT)).get("SLURM_JOB_ID", "")
+            job_id = environment_of(folder).get("SLURM_JOB_ID", "")
             by_environment = int(job_id) if job_id.isascii() and job_id.isdecimal() and len(job_id) <= 10 else None
         return _Claim(start, folder.stat().st_uid, by_cgroup, by_environment)
+
+
+def environment_of(folder: Path) -> dict[str, str]:
+    """The environment of the process of a folder of ``/proc``, its first ``MAX_ENVIRONMENT`` bytes. Raises OSError."""
+    with (folder / "environ").open("rb") as file:
+        return parse_environment(file.read(MAX_ENVIRONMENT))
 
 
 def _start_of(stat: str) -> str:
