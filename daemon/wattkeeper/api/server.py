@@ -24,11 +24,15 @@ from wattkeeper.errors import StoreError, WattkeeperError
 from wattkeeper.protocols import JobRecord
 from wattkeeper.slurm.hook_event import MAX_ENVIRONMENT, EventKind
 from wattkeeper.snapshot import JobView, Snapshot
+from wattkeeper.system.activation import given_sockets
 
 log = logging.getLogger("wattkeeper.api")
 
 ANSWER_DEADLINE_S = {EventKind.PROLOG: 1.5, EventKind.EPILOG: 0.22}
 """Below the hooks' own patience (1.7 and 0.25 s), so that they hear of a slow driver rather than of nothing."""
+
+BACKLOG = 512
+"""Hooks that may wait for their turn, one for each job that starts or ends at a time."""
 
 FRESH_DEADLINE_S = 0.2
 """How long a job's last line waits for figures of this moment: below the TaskEpilog's patience (0.3 s)."""
@@ -61,13 +65,23 @@ class Server:
         self._asking = asyncio.Lock()
 
     async def open_sockets(self, run_dir: Path, owner_uid: int | None) -> None:
-        """Listen on both unix sockets. ``owner_uid``: who, besides root, may connect to ``events.sock``."""
-        await self._serve_unix(self._reading(self._peer_uid), run_dir / "read.sock", 0o666, None)
+        """Serve both unix sockets: systemd's where it gave them (`read`, `events`), else our own.
+
+        ``owner_uid``: who, besides root, may connect to an ``events.sock`` that is made here. Raises WattkeeperError.
+        """
+        given = given_sockets()
+        read, events = run_dir / "read.sock", run_dir / "events.sock"
+        reading = _taken(given, "read", read) or _bind(read, 0o666, None)
+        hearing = _taken(given, "events", events) or _bind(events, 0o600, owner_uid)
+        for name, unused in given.items():
+            log.error("systemd gave a socket '%s', which is none of `events` and `read`: nobody answers there", name)
+            unused.close()
+        await self._serve_unix(self._reading(self._peer_uid), reading)
         application = self._reading(self._peer_uid)
         application.middlewares.append(self._only_event_users)
         application.router.add_post("/v1/events/{kind}", self._event)
         application.router.add_post("/v1/control/{verb}", self._command)
-        await self._serve_unix(application, run_dir / "events.sock", 0o600, owner_uid)
+        await self._serve_unix(application, hearing)
 
     async def open_port(self, listen: Listen) -> None:
         """Serve ``/metrics`` on TCP. Raises WattkeeperError where the port is taken."""
@@ -92,9 +106,9 @@ class Server:
         self._runners.append(runner)
         return runner
 
-    async def _serve_unix(self, application: web.Application, path: Path, mode: int, owner: int | None) -> None:
+    async def _serve_unix(self, application: web.Application, listener: socket.socket) -> None:
         runner = await self._runner(application)
-        await web.SockSite(runner, _bind(path, mode, owner), backlog=512).start()
+        await web.SockSite(runner, listener, backlog=BACKLOG).start()
 
     def _reading(self, uid_of: Callable[[web.Request], int]) -> web.Application:
         application = web.Application(client_max_size=MAX_ENVIRONMENT + 1)
@@ -229,6 +243,14 @@ class Server:
             return -1
         size = struct.calcsize("3i")
         return int(struct.unpack("3i", channel.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, size))[1])
+
+
+def _taken(given: dict[str, socket.socket], name: str, path: Path) -> socket.socket | None:
+    """The socket that systemd holds under that name, taken out of ``given``. ``path``: where hooks and people look."""
+    listener = given.pop(name, None)
+    if listener is not None and listener.getsockname() != str(path):
+        log.error("systemd's socket '%s' is %s, but hooks look at %s", name, listener.getsockname(), path)
+    return listener
 
 
 def _bind(path: Path, mode: int, owner: int | None) -> socket.socket:
