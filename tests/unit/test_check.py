@@ -1,6 +1,7 @@
 """`wattkeeper check`: every problem on its line, and an exit code to build on."""
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -103,3 +104,26 @@ def test_help_teaches() -> None:
     output = run("--help").output
     assert "Examples:" in output
     assert "Exit codes:" in output
+
+
+def test_a_policy_that_others_can_change_is_an_error_like_others() -> None:
+    Path("p.yaml").write_text(GOOD)
+    Path("p.yaml").chmod(0o646)
+    Path("s.yaml").write_text(f"policies: {Path.cwd()}/p.yaml\n")
+    for arguments, name in ((["p.yaml"], "p.yaml"), (["--config", "s.yaml"], f"{Path.cwd()}/p.yaml")):
+        result = run(*arguments)
+        assert result.exit_code == 1
+        line = f"{name}: lets everybody write to it (mode 0646): chmod o-w {name}"
+        assert line in result.output.splitlines()
+        assert result.output.endswith("1 error, 0 warnings\n")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
+def test_a_draft_may_be_anybodys_and_what_is_installed_may_not() -> None:
+    Path("p.yaml").write_text(GOOD)
+    os.chown("p.yaml", 12_345, -1)
+    Path("s.yaml").write_text(f"policies: {Path.cwd()}/p.yaml\n")
+    assert run("p.yaml").exit_code == 0
+    result = run("--config", "s.yaml")
+    assert result.exit_code == 1
+    assert f"{Path.cwd()}/p.yaml: belongs to uid 12345, not to root: chown root {Path.cwd()}/p.yaml" in result.output

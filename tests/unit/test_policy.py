@@ -251,3 +251,21 @@ def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "p.yaml")
     with pytest.raises(ConfigError, match="not a regular file"):
         load_policies(tmp_path / "p.yaml")
+
+
+def test_a_policy_that_others_can_change_is_refused_by_its_name(tmp_path: Path) -> None:
+    for name in ("a.yaml", "b.yaml"):
+        (tmp_path / name).write_text("version: 1\n")
+        (tmp_path / name).chmod(0o644)
+    load_policies(tmp_path)
+    (tmp_path / "b.yaml").chmod(0o664)
+    with pytest.raises(ConfigError, match=rf"^{tmp_path}/b\.yaml: lets its group .* chmod g-w {tmp_path}/b\.yaml$"):
+        load_policies(tmp_path)
+    (tmp_path / "b.yaml").unlink()
+    (tmp_path / "b.yaml").symlink_to("a.yaml")
+    with pytest.raises(ConfigError, match=rf"^{tmp_path}/b\.yaml: is a symbolic link"):
+        load_policies(tmp_path)
+    (tmp_path / "b.yaml").unlink()
+    tmp_path.chmod(0o757)
+    with pytest.raises(ConfigError, match=rf"^{tmp_path}: lets everybody write to it .* chmod o-w {tmp_path}$"):
+        load_policies(tmp_path)

@@ -103,3 +103,13 @@ def test_refuses_to_keep_the_ledger_for_what_is_no_time(keep: str) -> None:
 def test_says_which_key_the_ledger_has() -> None:
     with pytest.raises(ConfigError, match=r"ledger\.keeps: unknown key: did you mean 'keep'\? \(allowed: keep\)"):
         parse("ledger: {keeps: 400d}")
+
+
+def test_settings_that_others_can_change_are_refused(tmp_path: Path) -> None:
+    file = tmp_path / "wattkeeper.yaml"
+    file.write_text("mode: observe\n")
+    file.chmod(0o666)
+    with pytest.raises(
+        ConfigError, match=rf"^{file}: lets its group .* and everybody write to it .*: chmod go-w {file}$"
+    ):
+        load_settings(file)

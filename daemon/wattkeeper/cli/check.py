@@ -12,6 +12,7 @@ from wattkeeper.config.policy import POLICY_KEYS, load_policies
 from wattkeeper.config.settings import DEFAULT_PATH, SETTINGS_KEYS, load_settings
 from wattkeeper.config.yaml_lines import Table, parse, read_text
 from wattkeeper.errors import ConfigError, Problem
+from wattkeeper.system.trust import DRAFT, OURS, Trust
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,8 +57,8 @@ def check(
 
     Without FILE: the agent's settings, and the policies that they name. FILE is a settings file, a policy file, or a
     folder of policy files that make one policy together; which of them it is shows in its keys. Each FILE is checked
-    by itself. Nothing is changed, and no agent is needed; a running one takes files over with
-    `systemctl reload wattkeeper`.
+    by itself, and may belong to anybody until it is installed. Nothing is changed, and no agent is needed; a running
+    one takes files over with `systemctl reload wattkeeper`.
     """
     if files and config:
         raise click.UsageError("name FILEs, or --config, not both")
@@ -75,15 +76,18 @@ def _check_installed(config: Path) -> list[Report]:
         settings = load_settings(config)
     except ConfigError as error:
         return [Report(str(config), "settings", "", error.problems)]
-    return [Report(str(config), "settings", f"settings, mode {settings.mode}", ()), _check_policy(settings.policies)]
+    return [
+        Report(str(config), "settings", f"settings, mode {settings.mode}", ()),
+        _check_policy(settings.policies, OURS),
+    ]
 
 
 def _check_file(file: Path) -> Report:
     try:
         kind = "policy" if file.is_dir() else _kind_of(file)
         if kind == "policy":
-            return _check_policy(file)
-        settings = load_settings(file)
+            return _check_policy(file, DRAFT)
+        settings = load_settings(file, DRAFT)
     except ConfigError as error:
         return Report(str(file), None, "", error.problems)
     return Report(str(file), "settings", f"settings, mode {settings.mode}", ())
@@ -91,7 +95,7 @@ def _check_file(file: Path) -> Report:
 
 def _kind_of(file: Path) -> str:
     """``settings`` or ``policy``, by the keys at the top. Raises ``ConfigError`` where they are of neither."""
-    root, _ = parse(str(file), read_text(file))
+    root, _ = parse(str(file), read_text(file, DRAFT))
     keys = {key.value for key, _ in root.entries} if isinstance(root, Table) else set[str]()
     settings, policy = len(keys & set(SETTINGS_KEYS)), len(keys & set(POLICY_KEYS))
     if not settings and not policy:
@@ -101,9 +105,9 @@ def _kind_of(file: Path) -> str:
     return "settings" if settings > policy else "policy"
 
 
-def _check_policy(path: Path) -> Report:
+def _check_policy(path: Path, trust: Trust) -> Report:
     try:
-        policy, warnings = load_policies(path)
+        policy, warnings = load_policies(path, trust)
     except ConfigError as error:
         return Report(str(path), "policy", "", error.problems)
     parts = [_count(len(policy.rules), "rule"), _count(len(policy.ceilings), "ceiling")]

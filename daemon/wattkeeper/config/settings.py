@@ -12,6 +12,7 @@ from wattkeeper.core.policy import Watts
 from wattkeeper.core.request import parse_amount
 from wattkeeper.errors import Problem
 from wattkeeper.model import GpuInfo, GpuUuid
+from wattkeeper.system.trust import OURS, Trust
 from wattkeeper.text import printable
 from wattkeeper.units import Milliwatts
 
@@ -126,9 +127,12 @@ class Settings:
 _DEFAULTS = Settings()
 
 
-def load_settings(path: Path) -> Settings:
-    """The settings in a file. Raises ``ConfigError`` with every problem, or where the file cannot be read."""
-    return parse_settings(str(path), read_text(path))
+def load_settings(path: Path, trust: Trust = OURS) -> Settings:
+    """The settings in a file. Raises ``ConfigError`` with every problem, or where it cannot be read or trusted.
+
+    ``trust``: whose the file must be, and who must not be able to change it.
+    """
+    return parse_settings(str(path), read_text(path, trust))
 
 
 def parse_settings(file: str, text: str) -> Settings:
