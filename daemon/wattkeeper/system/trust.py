@@ -56,6 +56,9 @@ OUR_FOLDER = Trust(Kind.FOLDER)
 SECRET = Trust(forbidden=0o077)
 """A file that nobody but its owner can even read: the key of a certificate, say."""
 
+ANYBODYS = Trust(owners=None)
+"""Somebody else's, in whose folder we put something: it only must not be everybody's."""
+
 DRAFT = Trust(owners=None, way=False)
 """A file that is looked at and not used: anybody's, anywhere; its mode is what it will be installed with."""
 
@@ -76,7 +79,7 @@ def open_trusted(path: Path, trust: Trust = OURS, flags: int = os.O_RDONLY, mode
     followed; a socket is opened for looking at only. Raises UntrustedError, and OSError where it cannot be opened.
     """
     whole = path.absolute()
-    folder = _open_folder_of(whole, trust)
+    folder = open_folder_of(whole, trust)
     ways = os.O_PATH if trust.kind is Kind.SOCKET else flags | os.O_NONBLOCK | os.O_NOCTTY
     try:
         file = os.open(whole.name or ".", ways | os.O_NOFOLLOW | os.O_CLOEXEC, mode, dir_fd=folder)
@@ -84,7 +87,7 @@ def open_trusted(path: Path, trust: Trust = OURS, flags: int = os.O_RDONLY, mode
         if error.errno == errno.ELOOP:
             raise UntrustedError(path, _link(os.readlink(whole.name, dir_fd=folder))) from None
         if error.errno in {errno.EISDIR, errno.ENXIO}:
-            raise UntrustedError(path, f"is not a {trust.kind}") from None
+            raise UntrustedError(path, _other(trust)) from None
         raise
     finally:
         os.close(folder)
@@ -115,7 +118,7 @@ def fault_of(status: os.stat_result, trust: Trust, name: str) -> str | None:
     if stat.S_ISLNK(status.st_mode):
         return _link(None)
     if not _IS[trust.kind](status.st_mode):
-        return f"is not a {trust.kind}"
+        return _other(trust)
     if trust.owners is not None and status.st_uid not in _owners(trust):
         return _foreign(status, trust, name)
     mode = stat.S_IMODE(status.st_mode)
@@ -128,8 +131,11 @@ def _require(path: Path, status: os.stat_result, trust: Trust) -> None:
         raise UntrustedError(path, fault)
 
 
-def _open_folder_of(path: Path, trust: Trust) -> int:
-    """The folder that an absolute path is in. Raises UntrustedError for a folder or a link on the way to it."""
+def open_folder_of(path: Path, trust: Trust = OURS) -> int:
+    """The folder that an absolute path is in, to reach things in it by (O_PATH); whoever calls closes it.
+
+    Raises UntrustedError for a folder or a link on the way to it, and OSError where there is none.
+    """
     if not trust.way:
         return os.open(path.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     path.parent.stat()  # mounts what is mounted when it is asked for: opening step by step does not
@@ -168,7 +174,7 @@ def _require_way(path: Path, place: Path, status: os.stat_result, trust: Trust, 
     if trust.owners is not None and status.st_uid not in _owners(trust):
         fault = _foreign(status, trust, name, link=stat.S_ISLNK(status.st_mode))
     elif stat.S_ISDIR(status.st_mode) and not mode & stat.S_ISVTX:
-        ours = status.st_gid in {0, os.getegid()}
+        ours = trust.owners is None or status.st_gid in {0, os.getegid()}
         fault = _too_open(mode, mode & (0o002 if ours else 0o022), status.st_gid, name)
     if fault:
         raise UntrustedError(path, f"{place}, which it is in, {fault}")
@@ -195,6 +201,10 @@ def _too_open(mode: int, bits: int, gid: int, name: str) -> str | None:
     letters = ("g" if bits & 0o070 else "") + ("o" if bits & 0o007 else "")
     taken = "".join(letter for bit, letter in ((4, "r"), (2, "w"), (1, "x")) if both & bit)
     return f"lets {' and '.join(who)} {what} it (mode {mode:04o}): chmod {letters}-{taken} {name}"
+
+
+def _other(trust: Trust) -> str:
+    return f"is not a {trust.kind}: name one, or put one there"
 
 
 def _link(target: str | None) -> str:
