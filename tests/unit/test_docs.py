@@ -1,12 +1,9 @@
-"""The documents say what is so: commands, YAML, links, metrics, the unit.
+"""The documents say what is so: commands, YAML, links, metrics.
 
 ``python tests/unit/test_docs.py`` writes docs/metrics.md anew.
 """
 
 import re
-import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -18,7 +15,6 @@ from wattkeeper.exporters.prometheus import FAMILIES, PREFIX, Family
 
 REPO = Path(__file__).resolve().parents[2]
 METRICS_PAGE = REPO / "docs" / "metrics.md"
-UNIT = REPO / "systemd" / "wattkeeper.service"
 PAGES = sorted([REPO / "README.md", REPO / "CHANGELOG.md", *(REPO / "docs").rglob("*.md")])
 
 _FENCE = re.compile(r"^```yaml\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -158,25 +154,6 @@ def test_relative_links_resolve(page: Path) -> None:
         to = link["to"].partition("#")[0]
         if to and "://" not in to:
             assert (page.parent / to).exists(), f"{_relative(page)}: {link['to']}"
-
-
-@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="not installed on this machine: systemd-analyze")
-def test_unit_is_sound(tmp_path: Path) -> None:
-    analyze = shutil.which("systemd-analyze") or ""
-    unit = tmp_path / UNIT.name
-    text = UNIT.read_text(encoding="utf-8")
-    command = "ExecStart=/opt/wattkeeper/bin/wattkeeper "
-    assert command in text
-    unit.write_text(text.replace(command, f"ExecStart={sys.executable} "), encoding="utf-8")
-    done = subprocess.run(
-        [analyze, "verify", "--man=no", str(unit)],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        env={"PATH": "/usr/bin:/bin", "SYSTEMD_UNIT_PATH": f"{tmp_path}:"},
-    )
-    complaints = [line for line in done.stderr.splitlines() if UNIT.name in line]
-    assert complaints == []
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Listening sockets that systemd hands over: sd_listen_fds(3). It holds them, so that callers queue while we are away."""
+"""Listening sockets that systemd hands over, and holds: sd_listen_fds(3). Callers queue in them while we are away."""
 
 import os
 import socket
