@@ -7,26 +7,23 @@ import time
 from pathlib import Path
 
 from tests.lab.agent import START_BOUND_S, Agent
-from tests.lab.units import SOCKETS, read_unit, socket_command
+from tests.lab.units import AGENT, SOCKETS, Unit, read_unit, socket_command
 from tests.lab.waiting import PATIENCE
+
+KINDS = {"ListenStream": socket.SOCK_STREAM, "ListenSequentialPacket": socket.SOCK_SEQPACKET}
 
 
 class HeldSockets:
-    """The sockets of the shipped .socket units that belong to the agent, in a folder that stands for their own."""
+    """The sockets of a service, as the shipped .socket units say, in a folder that stands for their own.
 
-    def __init__(self, run_dir: Path) -> None:
+    ``user``: the uid that stands for a SocketUser= other than root; only root can give it a socket.
+    """
+
+    def __init__(self, run_dir: Path, service: Path = AGENT, user: int | None = None) -> None:
         self._held: dict[str, socket.socket] = {}
         for unit in map(read_unit, SOCKETS):
-            if unit.get("Service") != "wattkeeper.service":
-                continue
-            path = run_dir / Path(unit.get("ListenStream") or "").name
-            path.unlink(missing_ok=True)
-            listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-            before = os.umask(0o777 & ~int(unit.get("SocketMode") or "0666", 8))
-            listener.bind(str(path))
-            os.umask(before)
-            listener.listen(int(unit.get("Backlog") or "128"))
-            self._held[unit.get("FileDescriptorName") or path.name] = listener
+            if unit.service == service.name:
+                self._held[unit.get("FileDescriptorName") or unit.path.name] = _listener(unit, run_dir, user)
 
     @property
     def descriptors(self) -> dict[str, int]:
@@ -35,6 +32,22 @@ class HeldSockets:
     def close(self) -> None:
         for listener in self._held.values():
             listener.close()
+
+
+def _listener(unit: Unit, run_dir: Path, user: int | None) -> socket.socket:
+    key = next(key for key in KINDS if unit.has(key))
+    path = run_dir / Path(unit.get(key) or "").name
+    path.unlink(missing_ok=True)
+    listener = socket.socket(socket.AF_UNIX, KINDS[key])
+    before = os.umask(0o777 & ~int(unit.get("SocketMode") or "0666", 8))
+    try:
+        listener.bind(str(path))
+    finally:
+        os.umask(before)
+    if user is not None and unit.get("SocketUser") != "root":
+        os.chown(path, user, user)
+    listener.listen(int(unit.get("Backlog") or "128"))
+    return listener
 
 
 class HeldAgent:

@@ -53,6 +53,11 @@ class Unit:
         """The last value of a key."""
         return next(reversed(self.values(key)), None)
 
+    @property
+    def service(self) -> str:
+        """The service that a socket unit leads to."""
+        return self.get("Service") or self.path.with_suffix(".service").name
+
     def says(self, key: str) -> bool:
         return self.get(key) in ("yes", "true", "on", "1")
 

@@ -6,11 +6,13 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from tests.lab.spec import REPO
-from tests.lab.units import ACTUATOR, AGENT, FOLDER, SERVICES, SOCKETS, Unit, read_unit, unit_command
+from tests.lab.units import ACTUATOR, AGENT, FOLDER, SERVICES, SOCKETS, read_unit, unit_command
 
 MOST_EXPOSURE = 2.0
 UNITS = (*SERVICES, *SOCKETS)
@@ -116,7 +118,7 @@ def test_sockets_lead_to_their_services() -> None:
     sockets = [read_unit(path) for path in SOCKETS]
     folders = {row[1] for row in rows(TMPFILES) if row[0] == "d"}
     for service in map(read_unit, SERVICES):
-        mine = {unit.path.name for unit in sockets if _service(unit) == service.path.name}
+        mine = {unit.path.name for unit in sockets if unit.service == service.path.name}
         assert set(service.words("Sockets")) == mine
     modes = {}
     for unit in sockets:
@@ -128,10 +130,6 @@ def test_sockets_lead_to_their_services() -> None:
         "read.sock": ("read", "root", "0666"),
         "actuator.sock": ("actuator", "wattkeeper", "0600"),
     }
-
-
-def _service(unit: Unit) -> str:
-    return unit.get("Service") or unit.path.with_suffix(".service").name
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can make files of several users")
@@ -166,6 +164,17 @@ def test_the_steps_by_hand_name_every_file() -> None:
         assert f"systemd/{path.name}" in text, path.name
 
 
+@pytest.fixture
+def anybodys() -> Iterator[Path]:
+    """Two folders, `own` and `other`, in which every user may write."""
+    with tempfile.TemporaryDirectory(prefix="wk-units-", dir="/tmp") as folder:
+        Path(folder).chmod(0o755)
+        for name in ("own", "other"):
+            (Path(folder) / name).mkdir()
+            (Path(folder) / name).chmod(0o777)
+        yield Path(folder)
+
+
 LOOK = """
 import json, os, socket, sys
 def tried(call, *arguments):
@@ -198,12 +207,10 @@ json.dump({
     ids=["agent", "actuator"],
 )
 def test_a_command_under_a_units_limits(
-    path: Path, user: int | None, capabilities: int, inet: str | None, tmp_path_factory: pytest.TempPathFactory
+    path: Path, user: int | None, capabilities: int, inet: str | None, anybodys: Path
 ) -> None:
     """What the end-to-end tests run the two processes under is what the unit files say, as the kernel sees it."""
-    own, other = (tmp_path_factory.mktemp(name) for name in ("own", "other"))
-    for folder in (own.parents[1], own.parent, own, other):
-        folder.chmod(0o777 if folder in (own, other) else 0o755)
+    own, other = anybodys / "own", anybodys / "other"
     prefix = unit_command(path, user=user, writable=[own])
     done = run(*prefix, sys.executable, "-I", "-S", "-c", LOOK, own / "a", other / "b", "/etc/wattkeeper-test")
     assert done.returncode == 0, done.stderr
