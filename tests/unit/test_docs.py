@@ -55,7 +55,8 @@ METRICS_TAIL = """
 `not_taken`, `state`, `again` |
 | `hook_events_total` | `event` | `prolog`, `epilog` |
 | `hook_events_total` | `outcome` | `applied`; `failed`: a limit could not be set; `no_gpu`; `duplicate`; `late`; \
-`unknown_job`; `unmapped`: Slurm's GPU numbers fit no device; `invalid` |
+`unknown_job`; `unmapped`: Slurm's GPU numbers fit no device; `invalid`; \
+`refused`: what lay in the spool under an event's name was not Slurm's |
 | `account_energy_joules_total` | `domain` | `gpu` |
 | `energy_gaps_total` | `cause` | `outage`: other holders at its end than at its beginning, or a card without a \
 counter that could not be read; `restart`: the counter began anew; `jump`: it moved as no GPU can draw |
