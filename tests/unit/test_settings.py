@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from wattkeeper.config.settings import Listen, Settings, load_settings, parse_settings
+from wattkeeper.config.settings import Listen, Settings, UnixListen, load_settings, parse_settings
 from wattkeeper.errors import ConfigError
 
 SHIPPED = Path(__file__).parent.parent.parent / "policies" / "wattkeeper.yaml.example"
@@ -80,10 +80,21 @@ def test_a_list_maps_gres_indices_in_its_order() -> None:
 
 def test_null_closes_the_port() -> None:
     assert parse("metrics: {listen: null}").metrics.listen is None
+    assert parse("metrics: {job_labels: null, web_config: null}") == Settings()
     assert parse("gpus: {include: null, map: null}") == Settings()
 
 
-@pytest.mark.parametrize("listen", ["9745", "127.0.0.1", "a b:1", "x:99999", ":1", "[::1:9", "x:"])
+def test_metrics_may_be_on_a_unix_socket() -> None:
+    metrics = parse("metrics: {listen: unix:/run/wattkeeper/m.sock, web_config: /etc/wattkeeper/web.yaml}").metrics
+    assert metrics.listen == UnixListen(Path("/run/wattkeeper/m.sock"))
+    assert metrics.web_config == Path("/etc/wattkeeper/web.yaml")
+    assert metrics.job_labels is None
+
+
+@pytest.mark.parametrize(
+    "listen",
+    ["unix:", "unix:m.sock", "unix:/" + "x" * 107, "9745", "127.0.0.1", "a b:1", "x:99999", ":1", "[::1:9", "x:"],
+)
 def test_refuses_what_is_no_address(listen: str) -> None:
     with pytest.raises(ConfigError, match=r"s\.yaml:1: metrics\.listen: "):
         parse(f'metrics: {{listen: "{listen}"}}')

@@ -27,6 +27,8 @@ from wattkeeper.agent.tally import Tally
 from wattkeeper.agent.tick import Ticker
 from wattkeeper.agent.views import take_snapshot
 from wattkeeper.api.server import Doors, Server, uids_of
+from wattkeeper.api.web import MetricsSite
+from wattkeeper.api.web_file import WebFile
 from wattkeeper.config.policy import load_policies
 from wattkeeper.config.settings import Settings, load_settings
 from wattkeeper.core.policy import Policy
@@ -113,6 +115,8 @@ class Agent:
         self._ticker = Ticker(parts)
         self._snapshot = take_snapshot(self._state, self._tally, self._clock)
         self._exporter = Exporter(lambda: self._snapshot, settings.metrics.job_labels, self._clock.mono)
+        web_config = settings.metrics.web_config
+        self._site = MetricsSite(self._exporter.render, WebFile(web_config) if web_config else None)
         self._textfile: Textfile | None = None
         self._beat_mono = self._clock.mono()
         self._server = Server(
@@ -152,7 +156,7 @@ class Agent:
         others = sorted(self._event_users() - {0, os.geteuid()})
         await self._server.open_sockets(settings.run_dir, others[0] if others else None)
         if settings.metrics.listen is not None:
-            await self._server.open_port(settings.metrics.listen)
+            await self._site.open(settings.metrics.listen)
         for number, event in ((signal.SIGTERM, self._stopping), (signal.SIGINT, self._stopping)):
             self._loop.add_signal_handler(number, partial(self._signalled, event))
         self._loop.add_signal_handler(signal.SIGHUP, partial(self._signalled, self._reload))
@@ -202,6 +206,7 @@ class Agent:
     async def stop(self) -> None:
         """Say STOPPING, stop listening, and leave the GPUs as ``on_stop`` says."""
         self._service.stopping()
+        await self._site.close()
         await self._server.close()
         await self._leave_gpus()
         self._ledger.close()
@@ -245,12 +250,12 @@ class Agent:
         return answer
 
     def _publish(self) -> None:
-        alarm = self._ledger.alarm
-        self._state.sources["ledger"] = _WELL if alarm is None else _UNWELL
-        if alarm is not None:
-            self._state.alarms["ledger"] = alarm
-        else:
-            self._state.alarms.pop("ledger", None)
+        self._state.sources["ledger"] = _WELL if self._ledger.alarm is None else _UNWELL
+        for name, alarm in (("ledger", self._ledger.alarm), ("web_config", self._site.alarm)):
+            if alarm is not None:
+                self._state.alarms[name] = alarm
+            else:
+                self._state.alarms.pop(name, None)
         self._snapshot = take_snapshot(self._state, self._tally, self._clock)
 
     def _publish_soon(self) -> None:

@@ -42,6 +42,7 @@ _LEDGER_KEYS = ("keep",)
 _GPU_NAMES = "minor numbers such as 0, UUIDs such as GPU-1c2d…"
 _UUID = re.compile(r"(?:GPU|MIG)-[0-9A-Za-z/-]{1,80}")
 _LISTEN = re.compile(r"(?:\[(?P<six>[0-9A-Fa-f:.]+)\]|(?P<host>[A-Za-z0-9._-]*)):(?P<port>[0-9]{1,5})")
+_SOCKET_PATH = 107  # sun_path of unix(7), less the zero byte at its end
 _WORD = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.$-]{0,254}")
 
 
@@ -51,6 +52,13 @@ class Listen:
 
     host: str
     port: int
+
+
+@dataclass(frozen=True, slots=True)
+class UnixListen:
+    """Where the metrics are served, where that is a unix socket."""
+
+    path: Path
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,12 +86,15 @@ class GpuSettings:
 
 @dataclass(frozen=True, slots=True)
 class MetricsSettings:
-    """``metrics``. ``listen`` None closes the port; ``grace`` in seconds."""
+    """``metrics``. ``listen`` None closes the port; ``grace`` in seconds.
 
-    listen: Listen | None = Listen("127.0.0.1", 9745)
+    ``job_labels`` None: ``full`` for whom ``web_config`` makes show a password or certificate, ``id`` for others.
+    """
+
+    listen: Listen | UnixListen | None = Listen("127.0.0.1", 9745)
     web_config: Path | None = None
     textfile: Path | None = None
-    job_labels: Literal["full", "id", "none"] = "id"
+    job_labels: Literal["full", "id", "none"] | None = None
     grace: float = 300.0
 
 
@@ -240,14 +251,13 @@ def _gpus(section: _Section) -> GpuSettings:
 
 
 def _metrics(section: _Section) -> MetricsSettings:
-    if "web_config" in section.known and not section.is_null("web_config"):
-        text = "not supported in this release: put a proxy that authenticates before the port, or listen on loopback"
-        section.walk.error(section.known["web_config"], section.at("web_config"), text, "null")
-    labels = section.choice("job_labels", ("full", "id", "none"), "id")
+    allowed, unset = ("full", "id", "none"), section.is_null("job_labels")
+    labels = None if unset else section.choice("job_labels", allowed, "") or None
     return MetricsSettings(
         listen=_listen(section),
+        web_config=section.path_or_none("web_config"),
         textfile=section.path_or_none("textfile"),
-        job_labels=cast("Literal['full', 'id', 'none']", labels),
+        job_labels=cast("Literal['full', 'id', 'none'] | None", labels),
         grace=section.duration("grace", _DEFAULTS.metrics.grace, 0, 86_400, "0s to 1d, such as 5m"),
     )
 
@@ -275,16 +285,24 @@ def _ledger(section: _Section) -> LedgerSettings:
     )
 
 
-def _listen(section: _Section) -> Listen | None:
+def _listen(section: _Section) -> Listen | UnixListen | None:
     default = _DEFAULTS.metrics.listen
     if "listen" not in section.known:
         return default
-    node, path, allowed = section.known["listen"], section.at("listen"), '"127.0.0.1:9745", "[::1]:9745", null'
+    node, path = section.known["listen"], section.at("listen")
+    allowed = '"127.0.0.1:9745", "[::1]:9745", unix:/PATH, null'
     if isinstance(node, Null):
         return None
     text = section.walk.text(node, path, allowed)
     found = _LISTEN.fullmatch(text) if text is not None else None
     if text is None:
+        return default
+    if text.startswith("unix:"):
+        where = Path(text.removeprefix("unix:"))
+        if where.is_absolute() and len(str(where).encode()) <= _SOCKET_PATH:
+            return UnixListen(where)
+        too = f"is not an absolute path of at most {_SOCKET_PATH} bytes"
+        section.walk.error(node, path, f"'{printable(text, 60)}' {too}", allowed)
         return default
     if found is None or not int(found["port"]) <= 65_535:
         section.walk.error(node, path, f"'{printable(text, 60)}' is not host:port", allowed)
