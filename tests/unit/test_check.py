@@ -48,6 +48,23 @@ def test_warnings_exit_0_unless_they_are_strict() -> None:
     assert run("-W", "p.yaml").exit_code == run("--strict-warnings", "p.yaml").exit_code == 1
 
 
+def test_a_web_config_is_checked_with_the_settings_that_name_it(tmp_path: Path) -> None:
+    web, settings = tmp_path / "web.yaml", tmp_path / "s.yaml"
+    (tmp_path / "p.yaml").write_text(GOOD)
+    settings.write_text(f"policies: {tmp_path}/p.yaml\nmetrics: {{web_config: {web}}}\n")
+    web.write_text("tls_server_config:\n  cert_file: c.pem\n  key_file: k.pem\n")
+    result = run("--config", str(settings))
+    assert result.exit_code == 1
+    assert f"{web}:2: tls_server_config.cert_file: {tmp_path}/c.pem cannot be read: No such file" in result.output
+    result = run(str(web))
+    assert (result.exit_code, result.output) == (0, f"{web}: fine: web config, TLS\n")
+    web.write_text("http_server_config: {http2: true}\n")
+    result = run("--config", str(settings))
+    assert result.exit_code == 0
+    assert result.output.startswith(f"{web}:1: warning: http_server_config.http2: has no effect")
+    assert f"{web}: fine: web config, which keeps nobody out\n" in result.output
+
+
 def test_tells_settings_from_policies_and_folders() -> None:
     Path("s.yaml").write_text("mode: observe\n")
     Path("d").mkdir()

@@ -26,14 +26,15 @@ METRICS_HEAD = """\
 <!-- Made from daemon/wattkeeper/exporters/prometheus.py by `.venv/bin/python tests/unit/test_docs.py`. -->
 
 Prometheus scrapes `http://127.0.0.1:9745/metrics` (the setting `metrics.listen`; `null` closes the port). The same page
-is on the unix socket `/run/wattkeeper/read.sock`. A scrape reads no device: it shows the agent's last reading. The page
-has neither TLS nor a password: put a proxy before it if it must leave the node.
+is on the unix socket `/run/wattkeeper/read.sock`. A scrape reads no device: it shows the agent's last reading.
+[TLS, certificates and passwords](metrics-access.md) are `metrics.web_config`'s.
 
 - `gpu` is the minor number, the N of `/dev/nvidiaN`; `uuid` is NVML's.
 - What is not known is left out, never 0. A reading older than three intervals is left out as well.
 - The series of a finished job stay for `metrics.grace` (5 m).
-- `metrics.job_labels`: `id` (the default) leaves `user` and `account` of `job_info` empty, `full` fills them in, `none`
-  leaves the series of jobs out. Whoever can reach the port can read them.
+- `metrics.job_labels`: `id` leaves `user` and `account` of `job_info` empty, `full` fills them in, `none` leaves the
+  series of jobs out. Without the setting it is `full` on a port that lets in only who shows a password or a client
+  certificate, and `id` everywhere else.
 - For each GPU: energy of jobs + idle + unattributed = what its counter gained since the agent first read it.
 - The energy of an account is there, and carries its name, whatever `job_labels` says. It goes on over restarts.
 - The energy of a job or an account is shown to each client at its beginning first, so that `increase()` misses nothing

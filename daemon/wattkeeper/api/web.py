@@ -17,10 +17,11 @@ from aiohttp import hdrs, web
 
 from wattkeeper.api.bind import bind_tcp, bind_unix, peer_uid
 from wattkeeper.api.web_auth import Passwords, credentials_in
-from wattkeeper.api.web_client import USUAL, Client, Limits, Refusals, Room
+from wattkeeper.api.web_client import USUAL, Client, Limits, Room
 from wattkeeper.api.web_file import PLAIN, InForce, WebFile
 from wattkeeper.config.settings import Listen, UnixListen
 from wattkeeper.config.web import RateLimit
+from wattkeeper.system.sparing import Sparing
 from wattkeeper.text import printable
 
 log = logging.getLogger("wattkeeper.web")
@@ -42,9 +43,11 @@ class MetricsSite:
         """``web_file``: TLS and passwords; None: everybody is served, in plain text."""
         self._page = page
         self._file = web_file
+        for note in web_file.current().config.notes if web_file else ():
+            log.warning("%s", note)
         self._limits = limits
         self._passwords = Passwords()
-        self._refusals = Refusals()
+        self._sparing = Sparing(log, lambda: asyncio.get_running_loop().time())
         self._turns = _Turns()
         self._rate: _Bucket | None = None
         self._room = Room(limits.clients)
@@ -126,7 +129,7 @@ class MetricsSite:
             await loop.connect_accepted_socket(lambda: client, channel, ssl=context, **limits)
         except (OSError, TimeoutError) as error:
             reason = error.reason if isinstance(error, ssl.SSLError) else None
-            self._refusals.note(client.address, f"TLS handshake failed: {reason or error or type(error).__name__}")
+            self._refused(client, f"TLS handshake failed: {reason or error or type(error).__name__}")
             self._room.leave(client)
         except BaseException:
             self._room.leave(client)
@@ -165,7 +168,7 @@ class MetricsSite:
                 return _text(429, "rate_limit\n")
             refused = client.stranger()
         if refused is not None:
-            self._refusals.note(client.address, refused)
+            self._refused(client, refused)
             return _text(403, f"{refused}\n", close=True)
         if now.config.users and (answer := await self._ask_password(request, now, client)) is not None:
             return answer
@@ -186,10 +189,14 @@ class MetricsSite:
         if right:
             return None
         if right is None:
-            self._refusals.note(client.address, "too many passwords wait to be checked")
+            self._refused(client, "too many passwords wait to be checked")
             return _text(503, "too many passwords wait to be checked\n", {hdrs.RETRY_AFTER: "1"})
-        self._refusals.note(client.address, "no password" if shown is None else "wrong user or password")
+        self._refused(client, "no password" if shown is None else "wrong user or password")
         return _text(401, "Unauthorized\n", {hdrs.WWW_AUTHENTICATE: 'Basic realm="wattkeeper", charset="UTF-8"'})
+
+    def _refused(self, client: Client, why: str) -> None:
+        """Somebody was not served. Which address began it is said; who else did the same is only counted."""
+        self._sparing.warn(why, f"refused a scrape from {client.address}: {printable(why)}")
 
     async def _metrics(self, request: web.Request) -> web.Response:
         name = request.remote or f"uid {peer_uid(request)}"

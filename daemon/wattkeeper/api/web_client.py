@@ -1,7 +1,6 @@
 """One client of the metrics' listener, with a clock and a scale on what it does; and how many there may be."""
 
 import asyncio
-import logging
 import socket
 from collections import Counter
 from collections.abc import Callable
@@ -10,11 +9,6 @@ from typing import cast
 
 from wattkeeper.api.web_file import InForce
 from wattkeeper.config.web import plain_san
-from wattkeeper.text import printable
-
-log = logging.getLogger("wattkeeper.web")
-
-LOG_EVERY_S = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,24 +150,6 @@ class Room:
         """Send everybody away."""
         for client in list(self._clients):
             client.cut()
-
-
-class Refusals:
-    """One line in the log for many: the first at once, then once a minute how many there were."""
-
-    def __init__(self) -> None:
-        self._next = float("-inf")
-        self._more = 0
-
-    def note(self, address: str, reason: str) -> None:
-        """Somebody was not served."""
-        now = asyncio.get_running_loop().time()
-        if now < self._next:
-            self._more += 1
-            return
-        more = f" (and {self._more} more since the last such line)" if self._more else ""
-        log.warning("refused a scrape from %s: %s%s", address, printable(reason), more)
-        self._next, self._more = now + LOG_EVERY_S, 0
 
 
 def _address(channel: socket.socket) -> str:

@@ -54,8 +54,6 @@ class WebFile:
         self._named: tuple[Path, ...] = ()
         self._seen: _Seen = ()
         self._now = self._read()
-        for note in self._now.config.notes:
-            log.warning("%s", note)
 
     def current(self) -> InForce:
         """What is in force, after a look at the files. Never raises."""

@@ -10,6 +10,7 @@ import click
 from wattkeeper.cli import HELP
 from wattkeeper.config.policy import POLICY_KEYS, load_policies
 from wattkeeper.config.settings import DEFAULT_PATH, SETTINGS_KEYS, load_settings
+from wattkeeper.config.web import WEB_KEYS, WebConfig, parse_web
 from wattkeeper.config.yaml_lines import Table, parse, read_text
 from wattkeeper.errors import ConfigError, Problem
 from wattkeeper.system.trust import DRAFT, OURS, Trust
@@ -55,10 +56,10 @@ def check(
 ) -> None:
     """Validate settings and policies, and show every mistake with its line.
 
-    Without FILE: the agent's settings, and the policies that they name. FILE is a settings file, a policy file, or a
-    folder of policy files that make one policy together; which of them it is shows in its keys. Each FILE is checked
-    by itself, and may belong to anybody until it is installed. Nothing is changed, and no agent is needed; a running
-    one takes files over with `systemctl reload wattkeeper`.
+    Without FILE: the agent's settings, with the policies and the web_config that they name. FILE is a settings file, a
+    policy file, a web_config, or a folder of policy files that make one policy together; which of them it is shows in
+    its keys. Each FILE is checked by itself. Nothing is changed, and no agent is needed; a running one takes files over
+    with `systemctl reload wattkeeper`.
     """
     if files and config:
         raise click.UsageError("name FILEs, or --config, not both")
@@ -71,15 +72,17 @@ def check(
 
 
 def _check_installed(config: Path) -> list[Report]:
-    """The settings and, where they can be read, the policies that they name."""
+    """The settings and, where they can be read, what they name: policies, and who may scrape."""
     try:
         settings = load_settings(config)
     except ConfigError as error:
         return [Report(str(config), "settings", "", error.problems)]
-    return [
+    reports = [
         Report(str(config), "settings", f"settings, mode {settings.mode}", ()),
         _check_policy(settings.policies, OURS),
     ]
+    web_config = settings.metrics.web_config
+    return reports if web_config is None else [*reports, _check_web(web_config)]
 
 
 def _check_file(file: Path) -> Report:
@@ -87,6 +90,8 @@ def _check_file(file: Path) -> Report:
         kind = "policy" if file.is_dir() else _kind_of(file)
         if kind == "policy":
             return _check_policy(file, DRAFT)
+        if kind == "web config":
+            return _web_report(file, parse_web(file, read_text(file, DRAFT)))
         settings = load_settings(file, DRAFT)
     except ConfigError as error:
         return Report(str(file), None, "", error.problems)
@@ -94,10 +99,12 @@ def _check_file(file: Path) -> Report:
 
 
 def _kind_of(file: Path) -> str:
-    """``settings`` or ``policy``, by the keys at the top. Raises ``ConfigError`` where they are of neither."""
+    """``settings``, ``policy`` or ``web config``, by the keys at the top. Raises ``ConfigError`` for others."""
     root, _ = parse(str(file), read_text(file, DRAFT))
     keys = {key.value for key, _ in root.entries} if isinstance(root, Table) else set[str]()
     settings, policy = len(keys & set(SETTINGS_KEYS)), len(keys & set(POLICY_KEYS))
+    if keys & set(WEB_KEYS) and not settings and not policy:
+        return "web config"
     if not settings and not policy:
         allowed = f"(allowed: {', '.join(POLICY_KEYS)}; or {', '.join(SETTINGS_KEYS)})"
         text = f"neither a policy nor settings: no key at the top is of either {allowed}"
@@ -113,6 +120,21 @@ def _check_policy(path: Path, trust: Trust) -> Report:
     parts = [_count(len(policy.rules), "rule"), _count(len(policy.ceilings), "ceiling")]
     parts.append(_count(len(policy.profiles), "profile"))
     return Report(str(path), "policy", f"policy of {', '.join(parts)}", warnings)
+
+
+def _check_web(path: Path) -> Report:
+    """``metrics.web_config`` with the certificates that it names, as the agent reads them."""
+    from wattkeeper.api.web_file import WebFile  # with it comes the half of an agent
+
+    try:
+        return _web_report(path, WebFile(path).current().config)
+    except ConfigError as error:
+        return Report(str(path), "web config", "", error.problems)
+
+
+def _web_report(path: Path, config: WebConfig) -> Report:
+    text = f"web config, {', '.join(sorted(config.guards)) or 'which keeps nobody out'}"
+    return Report(str(path), "web config", text, config.notes)
 
 
 def _as_text(reports: list[Report]) -> str:

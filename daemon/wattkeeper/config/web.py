@@ -19,7 +19,7 @@ from wattkeeper.units import parse_duration
 
 ClientAuth = Literal["NoClientCert", "VerifyClientCertIfGiven", "RequireAndVerifyClientCert"]
 
-_TOP = ("tls_server_config", "http_server_config", "basic_auth_users", "rate_limit")
+WEB_KEYS = ("tls_server_config", "http_server_config", "basic_auth_users", "rate_limit")
 _TLS = (
     "cert_file",
     "key_file",
@@ -146,7 +146,7 @@ class _Reader:
         self._folder = folder
 
     def read(self, root: Node) -> WebConfig:
-        top = {key: value for key, (_, value) in self._walk.table(root, "", _TOP).items()}
+        top = {key: value for key, (_, value) in self._walk.table(root, "", WEB_KEYS).items()}
         headers, notes = self._http(top["http_server_config"]) if "http_server_config" in top else ((), ())
         return WebConfig(
             tls=self._tls(top["tls_server_config"]) if "tls_server_config" in top else None,
