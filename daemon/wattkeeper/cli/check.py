@@ -58,8 +58,8 @@ def check(
 
     Without FILE: the agent's settings, with the policies and the web_config that they name. FILE is a settings file, a
     policy file, a web_config, or a folder of policy files that make one policy together; which of them it is shows in
-    its keys. Each FILE is checked by itself. Nothing is changed, and no agent is needed; a running one takes files over
-    with `systemctl reload wattkeeper`.
+    its keys. Each FILE is checked by itself, and may belong to anybody until it is installed. Nothing is changed, and
+    no agent is needed; a running one takes files over with `systemctl reload wattkeeper`.
     """
     if files and config:
         raise click.UsageError("name FILEs, or --config, not both")
