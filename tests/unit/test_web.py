@@ -179,6 +179,21 @@ def test_a_crowd_that_asks_nothing_makes_room() -> None:
         scraper.close()
 
 
+def test_a_crowd_does_not_drive_out_who_is_known() -> None:
+    with serving(limits=Limits(clients=4)) as site:
+        scraper = site.open()
+        for _ in range(5):
+            scraper.request("GET", "/metrics")
+            assert scraper.getresponse().read() == b"a 1\n"
+            used = scraper.sock
+            crowd = [site.connect() for _ in range(10)]
+            assert all(closed(channel) for channel in crowd[:6])
+            assert scraper.sock is used
+            for channel in crowd:
+                channel.close()
+        scraper.close()
+
+
 def test_garbage_is_answered_with_400() -> None:
     with serving() as site, site.connect() as channel:
         channel.sendall(b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\r\n\r\n")  # a TLS greeting where none is spoken

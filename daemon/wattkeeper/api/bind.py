@@ -13,7 +13,9 @@ from aiohttp import web
 from wattkeeper.config.settings import Listen
 from wattkeeper.errors import WattkeeperError
 
-BACKLOG = 512
+BACKLOG = 256
+"""At the pace of ``web.ACCEPT_PACE_S`` nobody waits longer than a second and a half to be let in."""
+
 METRICS_MODE = 0o660
 """Of the metrics' unix socket: the agent's user and group. Who else may read is the site's to say, by the group."""
 

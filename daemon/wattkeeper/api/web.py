@@ -144,6 +144,7 @@ class MetricsSite:
         try:
             now = self._in_force()
             response = await self._answer(request, handler, now, client)
+            client.known = response.status == 200
             response.headers.update(now.config.headers)
             if client.under is not now:
                 response.force_close()

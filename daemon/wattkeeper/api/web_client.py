@@ -30,7 +30,10 @@ USUAL = Limits()
 
 
 class Client(asyncio.Protocol):
-    """aiohttp's protocol, with limits around it. ``under``: what was in force when it came."""
+    """aiohttp's protocol, with limits around it. ``under``: what was in force when it came.
+
+    ``busy``: it has asked and is being answered. ``known``: what it asked last was not refused.
+    """
 
     def __init__(self, inner: asyncio.Protocol, channel: socket.socket, under: InForce, limits: Limits) -> None:
         self._inner = inner
@@ -40,6 +43,7 @@ class Client(asyncio.Protocol):
         self._received = 0
         self._left: Callable[[], None] = _nothing
         self.busy = False
+        self.known = False
         self.under = under
         self.address = _address(channel)
         self.task: asyncio.Task[None] | None = None
@@ -117,7 +121,10 @@ class Client(asyncio.Protocol):
 
 
 class Room:
-    """The clients that are here. A newcomer who asks at once is served, however many sit and say nothing."""
+    """The clients that are here. A newcomer who asks at once is served, however many sit and say nothing.
+
+    Strangers make room before scrapers that are known, and those of the largest crowd before others.
+    """
 
     def __init__(self, most: int) -> None:
         self._most = most
@@ -130,7 +137,7 @@ class Room:
             if not waiting:
                 return False
             crowd = Counter(other.address for other in self._clients)
-            last = max(waiting, key=lambda other: crowd[other.address])  # of the largest crowd, who came first
+            last = max(waiting, key=lambda other: (not other.known, crowd[other.address]))  # of these, who came first
             self.leave(last)
             last.cut()
         self._clients[client] = None
