@@ -116,7 +116,8 @@ class OneNode:
         self.go_on(1)
         self._stamp()
         known = {"SLURM_JOB_ID": str(job_id), "SLURM_JOB_UID": "1000", "SLURM_CLUSTER_NAME": "c"}
-        raw = b"".join(f"{name}={value}\0".encode() for name, value in {**known, **environment}.items())
+        pairs = {**known, **environment}.items()
+        raw = b"".join(f"{name}={value}\0".encode(errors="surrogatepass") for name, value in pairs)
         return asyncio.run(self._events.handle(kind, raw, when))
 
     def go_on(self, seconds: float, **gained_mj: int) -> None:

@@ -100,7 +100,7 @@ class Agent:
         baselines = Baselines(settings.run_dir / "baseline", self._clock.boot_id())
         self._reader = NvmlReader(nvml, self._clock, self._thread_of)
         self._actuator = NvmlActuator(nvml, baselines, self._thread_of)
-        self._spool = Spool(settings.run_dir / "spool", self._clock)
+        self._spool = Spool(settings.run_dir / "spool", self._clock, self._event_users, self._tally.refused)
         self._ledger, self._kept = open_ledger(
             settings.state_dir, self._clock, lambda: self._state.settings.ledger.keep, partial(print, flush=True)
         )
@@ -126,7 +126,7 @@ class Agent:
                 event=self._event,
                 control=Control(parts),
                 changed=self._publish_soon,
-                event_users=lambda: uids_of(self._state.settings.slurm.event_users),
+                event_users=self._event_users,
                 strict=lambda: self._state.settings.slurm.strict == "fail",
                 past=partial(find_job, settings.state_dir / schema.FILE),
             )
@@ -141,8 +141,8 @@ class Agent:
     async def start(self) -> None:
         """Bind, recover, listen, and say READY."""
         settings = self._state.settings
-        for folder in ("spool", "baseline"):
-            make_private_folder(settings.run_dir / folder)
+        make_private_folder(settings.run_dir / "spool", owners=self._event_users())
+        make_private_folder(settings.run_dir / "baseline")
         self._slurm = SlurmNode(
             self._state.node, settings.slurm.conf, settings.slurm.bin_dir, settings.slurm.timeout, Path("/proc")
         )
@@ -153,7 +153,7 @@ class Agent:
         await recover.look(self._state, self._events, self._slurm, self._clock)
         await self._ticker.tick("recovery")
         self._publish()
-        others = sorted(uids_of(settings.slurm.event_users) - {0, os.geteuid()})
+        others = sorted(self._event_users() - {0, os.geteuid()})
         await self._server.open_sockets(settings.run_dir, others[0] if others else None)
         if settings.metrics.listen is not None:
             await self._site.open(settings.metrics.listen)
@@ -164,6 +164,9 @@ class Agent:
         self._service.ready(self._status())
         gc.collect()
         gc.freeze()  # what start-up made stays: no later collection has to walk through it
+
+    def _event_users(self) -> frozenset[int]:
+        return uids_of(self._state.settings.slurm.event_users)
 
     def _status(self) -> str:
         state = self._state

@@ -24,6 +24,7 @@ from wattkeeper.protocols import JobRecord
 from wattkeeper.slurm.hook_event import MAX_ENVIRONMENT, EventKind
 from wattkeeper.snapshot import JobView, Snapshot
 from wattkeeper.system.activation import given_sockets
+from wattkeeper.system.sparing import Sparing
 from wattkeeper.text import printable
 
 log = logging.getLogger("wattkeeper.api")
@@ -63,6 +64,7 @@ class Server:
         self._tasks: set[asyncio.Task[Answer]] = set()
         self._asked_for_tick = -1.0
         self._asking = asyncio.Lock()
+        self._sparing = Sparing(log, lambda: asyncio.get_running_loop().time())
 
     async def open_sockets(self, run_dir: Path, owner_uid: int | None) -> None:
         """Serve both unix sockets: systemd's where it gave them (`read`, `events`), else our own.
@@ -165,7 +167,9 @@ class Server:
     ) -> web.StreamResponse:
         uid = peer_uid(request)
         if uid not in self._doors.event_users():
-            log.warning("refused %s %s from uid %d", request.method, request.path, uid)
+            what = f"refused {printable(request.method, 20)} {printable(request.path, 100)} from uid {uid}"
+            resource = request.match_info.route.resource
+            self._sparing.warn((uid, resource.canonical if resource else None), what)
             return _json({"error": f"uid {uid} is not in slurm.event_users"}, 403)
         return await handler(request)
 
@@ -197,7 +201,7 @@ class Server:
             words = json.loads(await request.read() or b"{}")
             report = await self._obey(request.match_info["verb"], words)
         except (ValueError, TypeError, AttributeError) as error:
-            return _json({"error": f"not understood: {error}"}, 400)
+            return _json({"error": f"not understood: {printable(str(error))}"}, 400)
         except WattkeeperError as error:
             return _json({"error": str(error)}, 409)
         self._doors.changed()

@@ -10,6 +10,12 @@ from wattkeeper.model import JobFacts, JobKey
 from wattkeeper.text import printable
 
 MAX_ENVIRONMENT = 1 << 20
+MOST_NAME = 256
+"""So many characters of a name (of a user, account, partition, node …) are kept: Slurm allows fewer."""
+
+MOST_TEXT = 4096
+"""So many of a comment, or of what else a user writes: Slurm allows 1024 of a comment."""
+
 _NUMBER = re.compile(r"[0-9]{1,10}", re.ASCII)
 
 
@@ -73,18 +79,24 @@ def facts_of(environment: Mapping[str, str]) -> JobFacts:
     sluid = environment.get("SLURM_JOB_SLUID") or environment.get("SLURM_SLUID")
     run = printable(sluid, 32) if sluid else f"r{_number(environment, 'SLURM_JOB_RESTART_COUNT') or 0}"
     return JobFacts(
-        key=JobKey(environment.get("SLURM_CLUSTER_NAME", ""), job_id, run),
+        key=JobKey(printable(environment.get("SLURM_CLUSTER_NAME", ""), MOST_NAME), job_id, run),
         uid=uid,
-        user=environment.get("SLURM_JOB_USER"),
-        account=environment.get("SLURM_JOB_ACCOUNT"),
-        partition=environment.get("SLURM_JOB_PARTITION"),
-        reservation=environment.get("SLURM_JOB_RESERVATION"),
-        constraint=environment.get("SLURM_JOB_CONSTRAINTS"),
-        comment=environment.get("SLURM_JOB_COMMENT"),
+        user=_text(environment, "SLURM_JOB_USER"),
+        account=_text(environment, "SLURM_JOB_ACCOUNT"),
+        partition=_text(environment, "SLURM_JOB_PARTITION"),
+        reservation=_text(environment, "SLURM_JOB_RESERVATION"),
+        constraint=_text(environment, "SLURM_JOB_CONSTRAINTS", MOST_TEXT),
+        comment=_text(environment, "SLURM_JOB_COMMENT", MOST_TEXT),
         num_nodes=_number(environment, "SLURM_JOB_NUM_NODES"),
-        node=environment.get("SLURMD_NODENAME", ""),
+        node=printable(environment.get("SLURMD_NODENAME", ""), MOST_NAME),
         het_job_id=_number(environment, "SLURM_HET_JOB_ID"),
     )
+
+
+def _text(environment: Mapping[str, str], name: str, most: int = MOST_NAME) -> str | None:
+    """A field as it came, which policy compares with; what is too long to be true ends in ``…``, as no name does."""
+    text = environment.get(name)
+    return text if text is None or len(text) <= most else text[: most - 1] + "…"
 
 
 def _number(environment: Mapping[str, str], name: str) -> int | None:
