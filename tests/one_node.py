@@ -88,6 +88,7 @@ class OneNode:
         parts = Parts(
             self.state, self.clock, self.tally, self.gpus, ledger, observer, steersman, deciding=asyncio.Lock()
         )
+        self.parts = parts
         self._events, self._ticker = EventHandler(parts), Ticker(parts)
         kept = self.store.load()
 
