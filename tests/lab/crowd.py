@@ -1,6 +1,6 @@
-"""Strangers before the metrics' port: slow ones that never finish a request, and ones that try passwords.
+"""Strangers before the metrics' port: slow ones that never finish a request, ones that try passwords, greedy ones.
 
-``python crowd.py PORT SECONDS SLOW PASSWORDS_PER_S [CA]`` prints how often each thing happened, as JSON.
+``python crowd.py PORT SECONDS SLOW PASSWORDS_PER_S GREEDY [CA]`` prints how often each thing happened, as JSON.
 """
 
 import asyncio
@@ -53,21 +53,37 @@ class Crowd:
                 writer.transport.abort()
         self.seen["password not answered"] += 1
 
-    async def run(self, slow: int, per_s: int) -> None:
-        tasks = [asyncio.create_task(self.slow(number)) for number in range(slow)]
-        number = 0
+    async def greedy(self) -> None:
+        """Scrapes again as soon as it is answered, on one connection for as long as it is let."""
         while time.monotonic() < self.until:
+            with suppress(*GONE):
+                reader, writer = await asyncio.open_connection("127.0.0.1", self.port, ssl=self.tls)
+                try:
+                    while time.monotonic() < self.until:
+                        writer.write(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n")
+                        head = await reader.readuntil(b"\r\n\r\n")
+                        length = head.lower().partition(b"content-length: ")[2].split(b"\r\n")[0]
+                        await reader.readexactly(int(length))
+                        self.seen["scraped"] += 1
+                finally:
+                    writer.transport.abort()
+
+    async def run(self, slow: int, per_s: int, greedy: int) -> None:
+        tasks = [asyncio.create_task(self.slow(number)) for number in range(slow)]
+        tasks += [asyncio.create_task(self.greedy()) for _ in range(greedy)]
+        number = 0
+        while time.monotonic() < self.until and per_s:
             tasks.append(asyncio.create_task(self.guess(number)))
             number += 1
             await asyncio.sleep(1 / per_s)
-        await asyncio.wait(tasks, timeout=10)
+        await asyncio.wait(tasks, timeout=self.until - time.monotonic() + 10)
 
 
 def main() -> None:
-    port, seconds, slow, per_s = map(int, sys.argv[1:5])
-    tls = ssl.create_default_context(cafile=sys.argv[5]) if len(sys.argv) > 5 else None
+    port, seconds, slow, per_s, greedy = map(int, sys.argv[1:6])
+    tls = ssl.create_default_context(cafile=sys.argv[6]) if len(sys.argv) > 6 else None
     crowd = Crowd(port, time.monotonic() + seconds, tls)
-    asyncio.run(crowd.run(slow, per_s))
+    asyncio.run(crowd.run(slow, per_s, greedy))
     print(json.dumps(crowd.seen))
 
 

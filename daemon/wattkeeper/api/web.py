@@ -161,25 +161,30 @@ class MetricsSite:
         now: InForce,
         client: Client,
     ) -> web.StreamResponse:
+        answer = self._barred(now, client)
+        if answer is None and now.config.users:
+            answer = await self._ask_password(request, now, client)
         async with self._turns:
             _transport(request)  # whoever left meanwhile costs nothing more
-            if client.under.context is None and now.context is not None:
-                return _text(403, "this port speaks TLS now: connect again\n", close=True)
-            if self._rate is not None and not self._rate.take():
-                return _text(429, "rate_limit\n")
-            refused = client.stranger()
-        if refused is not None:
-            self._refused(client, refused)
-            return _text(403, f"{refused}\n", close=True)
-        if now.config.users and (answer := await self._ask_password(request, now, client)) is not None:
-            return answer
-        async with self._turns:
-            _transport(request)
+            if answer is not None:
+                return answer
             try:
                 return await handler(request)
             except web.HTTPException as error:  # no such page, or not with that method
                 kept = {name: error.headers[name] for name in (hdrs.ALLOW,) if name in error.headers}
                 return web.Response(status=error.status, text=f"{error.reason}\n", headers=kept)
+
+    def _barred(self, now: InForce, client: Client) -> web.Response | None:
+        """Why this client is not served, whatever password it has; None: it may be."""
+        if client.under.context is None and now.context is not None:
+            return _text(403, "this port speaks TLS now: connect again\n", close=True)
+        if self._rate is not None and not self._rate.take():
+            return _text(429, "rate_limit\n")
+        refused = client.stranger()
+        if refused is None:
+            return None
+        self._refused(client, refused)
+        return _text(403, f"{refused}\n", close=True)
 
     async def _ask_password(self, request: web.Request, now: InForce, client: Client) -> web.Response | None:
         """None: go on. Users and passwords are never logged: people type one where the other belongs."""
