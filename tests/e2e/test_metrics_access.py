@@ -194,10 +194,10 @@ def _p99_s(node: Node, seconds: float, first: int) -> float:
     return sorted(took)[int(len(took) * 0.99)]
 
 
-def _hooks_beside(door: Door, what: str, *crowd_of: str | int) -> dict[str, int]:
+def _hooks_beside(door: Door, what: str, place: object, *crowd_of: str | int) -> dict[str, int]:
     """Hooks are answered as if no crowd were there; what the crowd has seen."""
     quiet_s = _p99_s(door.node, 4, 1_000)
-    argv = [sys.executable, str(REPO / "tests" / "lab" / "crowd.py"), str(door.port), str(CROWD_S), *map(str, crowd_of)]
+    argv = [sys.executable, str(REPO / "tests" / "lab" / "crowd.py"), str(place), str(CROWD_S), *map(str, crowd_of)]
     crowd = subprocess.Popen(argv, stdout=subprocess.PIPE, text=True)
     try:
         time.sleep(2)
@@ -215,7 +215,7 @@ def _hooks_beside(door: Door, what: str, *crowd_of: str | int) -> dict[str, int]
 def test_hooks_do_not_wait_for_slow_clients_and_guessed_passwords(door: Door) -> None:
     door.wait_served("password")
     ca = str(door.folder / "ca.pem")
-    seen = _hooks_beside(door, "slow clients and guessed passwords", SLOW, GUESSES_PER_S, 0, ca)
+    seen = _hooks_beside(door, "slow clients and guessed passwords", door.port, SLOW, GUESSES_PER_S, 0, ca)
     assert seen["slow came"] >= SLOW
     assert sum(count for what, count in seen.items() if what.startswith("password ")) >= GUESSES_PER_S * CROWD_S / 2
     assert "password 200" not in seen
@@ -228,9 +228,14 @@ def test_hooks_do_not_wait_for_greedy_clients(door: Door) -> None:
     node.write_settings({**node.settings, "metrics": {**node.settings["metrics"], "web_config": None}})
     node.agent.restart()
     door.wait_served("plain")
-    seen = _hooks_beside(door, "greedy clients", 0, 0, GREEDY)
+    seen = _hooks_beside(door, "greedy clients", door.port, 0, 0, GREEDY)
     assert seen["scraped"] >= CROWD_S
     assert door.prometheus.query('avg_over_time(up{job="plain"}[8s])')[0][1] >= 0.5
+
+
+def test_hooks_do_not_wait_for_greedy_users_of_the_node(door: Door) -> None:
+    seen = _hooks_beside(door, "greedy users of the node", door.node.agent.read_socket, 0, 0, GREEDY)
+    assert seen["scraped"] >= CROWD_S
 
 
 def test_a_unix_socket(door: Door) -> None:

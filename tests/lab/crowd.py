@@ -1,6 +1,7 @@
 """Strangers before the metrics' port: slow ones that never finish a request, ones that try passwords, greedy ones.
 
-``python crowd.py PORT SECONDS SLOW PASSWORDS_PER_S GREEDY [CA]`` prints how often each thing happened, as JSON.
+``python crowd.py PLACE SECONDS SLOW PASSWORDS_PER_S GREEDY [CA]`` prints how often each thing happened,
+as JSON. PLACE: a port, or a unix socket.
 """
 
 import asyncio
@@ -16,17 +17,22 @@ GONE = (OSError, asyncio.IncompleteReadError, TimeoutError)
 
 
 class Crowd:
-    def __init__(self, port: int, until: float, tls: ssl.SSLContext | None) -> None:
-        self.port = port
+    def __init__(self, place: str, until: float, tls: ssl.SSLContext | None) -> None:
+        self.place = place
         self.until = until
         self.tls = tls
         self.seen: Counter[str] = Counter()
+
+    async def connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        if self.place.startswith("/"):
+            return await asyncio.open_unix_connection(self.place)
+        return await asyncio.open_connection("127.0.0.1", int(self.place), ssl=self.tls)
 
     async def slow(self, number: int) -> None:
         """Connects, says a little now and then, and comes back when it is cut off."""
         while time.monotonic() < self.until:
             with suppress(*GONE):
-                _, writer = await asyncio.open_connection("127.0.0.1", self.port, ssl=self.tls)
+                _, writer = await self.connect()
                 self.seen["slow came"] += 1
                 try:
                     if number % 2:
@@ -43,7 +49,7 @@ class Crowd:
         """One wrong password."""
         token = b64encode(f"prometheus:wrong{number}".encode()).decode()
         with suppress(*GONE):
-            reader, writer = await asyncio.open_connection("127.0.0.1", self.port, ssl=self.tls)
+            reader, writer = await self.connect()
             try:
                 writer.write(f"GET /metrics HTTP/1.1\r\nHost: x\r\nAuthorization: Basic {token}\r\n\r\n".encode())
                 line = await asyncio.wait_for(reader.readline(), 10)
@@ -57,7 +63,7 @@ class Crowd:
         """Scrapes again as soon as it is answered, on one connection for as long as it is let."""
         while time.monotonic() < self.until:
             with suppress(*GONE):
-                reader, writer = await asyncio.open_connection("127.0.0.1", self.port, ssl=self.tls)
+                reader, writer = await self.connect()
                 try:
                     while time.monotonic() < self.until:
                         writer.write(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n")
@@ -80,9 +86,9 @@ class Crowd:
 
 
 def main() -> None:
-    port, seconds, slow, per_s, greedy = map(int, sys.argv[1:6])
+    seconds, slow, per_s, greedy = map(int, sys.argv[2:6])
     tls = ssl.create_default_context(cafile=sys.argv[6]) if len(sys.argv) > 6 else None
-    crowd = Crowd(port, time.monotonic() + seconds, tls)
+    crowd = Crowd(sys.argv[1], time.monotonic() + seconds, tls)
     asyncio.run(crowd.run(slow, per_s, greedy))
     print(json.dumps(crowd.seen))
 

@@ -19,6 +19,7 @@ from wattkeeper.api import present
 from wattkeeper.api.bind import bind_private, peer_uid
 from wattkeeper.api.line import usage_line
 from wattkeeper.api.past import past_json
+from wattkeeper.api.turns import Turns
 from wattkeeper.errors import StoreError, WattkeeperError
 from wattkeeper.protocols import JobRecord
 from wattkeeper.slurm.hook_event import MAX_ENVIRONMENT, EventKind
@@ -64,6 +65,7 @@ class Server:
         self._tasks: set[asyncio.Task[Answer]] = set()
         self._asked_for_tick = -1.0
         self._asking = asyncio.Lock()
+        self._turns = Turns()
         self._sparing = Sparing(log, lambda: asyncio.get_running_loop().time())
 
     async def open_sockets(self, run_dir: Path, owner_uid: int | None) -> None:
@@ -104,7 +106,8 @@ class Server:
         application = web.Application(client_max_size=MAX_ENVIRONMENT + 1)
 
         async def status(request: web.Request) -> web.Response:
-            return _json(present.status(self._doors.snapshot(), uid_of(request)))
+            async with self._turns:
+                return _json(present.status(self._doors.snapshot(), uid_of(request)))
 
         async def job(request: web.Request) -> web.Response:
             snapshot = self._doors.snapshot()
@@ -220,7 +223,8 @@ class Server:
 
     async def _metrics(self, request: web.Request) -> web.Response:
         agent = printable(request.headers.get("User-Agent", ""), 200)
-        page, content_type = self._doors.metrics(f"uid {peer_uid(request)} {agent}")
+        async with self._turns:
+            page, content_type = self._doors.metrics(f"uid {peer_uid(request)} {agent}")
         return web.Response(body=page, headers={"Content-Type": content_type})
 
 

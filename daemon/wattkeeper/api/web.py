@@ -16,6 +16,7 @@ from typing import cast
 from aiohttp import hdrs, web
 
 from wattkeeper.api.bind import bind_tcp, bind_unix, peer_uid
+from wattkeeper.api.turns import Turns
 from wattkeeper.api.web_auth import Passwords, credentials_in
 from wattkeeper.api.web_client import USUAL, Client, Limits, Room
 from wattkeeper.api.web_file import PLAIN, InForce, WebFile
@@ -48,7 +49,7 @@ class MetricsSite:
         self._limits = limits
         self._passwords = Passwords()
         self._sparing = Sparing(log, lambda: asyncio.get_running_loop().time())
-        self._turns = _Turns()
+        self._turns = Turns()
         self._rate: _Bucket | None = None
         self._room = Room(limits.clients)
         self._listeners: list[socket.socket] = []
@@ -209,22 +210,6 @@ class MetricsSite:
         agent = printable(request.headers.get(hdrs.USER_AGENT, ""), 200)
         page, content_type = self._page(f"{name} {agent}", self._before.config.authenticates)
         return web.Response(body=page, headers={hdrs.CONTENT_TYPE: content_type})
-
-
-class _Turns:
-    """One at a time; and after each, nobody for as long as it took."""
-
-    def __init__(self) -> None:
-        self._lock = asyncio.Lock()
-        self._since = 0.0
-
-    async def __aenter__(self) -> None:
-        await self._lock.acquire()
-        self._since = asyncio.get_running_loop().time()
-
-    async def __aexit__(self, *_: object) -> None:
-        loop = asyncio.get_running_loop()
-        loop.call_later(loop.time() - self._since, self._lock.release)
 
 
 class _Bucket:
