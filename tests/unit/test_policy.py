@@ -9,6 +9,7 @@ from wattkeeper.config.policy import load_policies, parse_policies
 from wattkeeper.core.policy import Cap, Compare, Glob, Hosts, Keyword, Percent, Policy, Selector, Watts
 from wattkeeper.errors import ConfigError
 from wattkeeper.model import Source
+from wattkeeper.system.trust import TO_READ
 
 GOLDEN = Path(__file__).parent.parent / "golden"
 SHIPPED = Path(__file__).parent.parent.parent / "policies"
@@ -219,7 +220,7 @@ def test_does_not_warn_where_it_is_not_sure(rule: str, other: str) -> None:
 
 @pytest.mark.parametrize("name", ["default.yaml", "mit-v100.yaml"])
 def test_shipped_policies_are_fine(name: str) -> None:
-    policy, doubts = load_policies(SHIPPED / name)
+    policy, doubts = load_policies(SHIPPED / name, TO_READ)
     assert doubts == ()
     assert policy.rules[-1].name == "everyone"
 

@@ -6,6 +6,7 @@ import pytest
 
 from wattkeeper.config.settings import Listen, Settings, UnixListen, load_settings, parse_settings
 from wattkeeper.errors import ConfigError
+from wattkeeper.system.trust import TO_READ
 
 SHIPPED = Path(__file__).parent.parent.parent / "policies" / "wattkeeper.yaml.example"
 
@@ -20,7 +21,7 @@ def test_what_is_left_out_has_its_default(text: str) -> None:
 
 
 def test_the_shipped_file_says_the_defaults() -> None:
-    assert load_settings(SHIPPED) == Settings()
+    assert load_settings(SHIPPED, TO_READ) == Settings()
 
 
 def test_defaults() -> None:

@@ -158,12 +158,12 @@ def _policy(policy: Path | None, config: Path | None) -> "tuple[Policy, Settings
     """The policy to go by, and the settings: their defaults where only a policy is named."""
     from wattkeeper.config.policy import load_policies
     from wattkeeper.config.settings import DEFAULT_PATH, Settings, load_settings
-    from wattkeeper.system.trust import DRAFT
+    from wattkeeper.system.trust import TO_READ
 
     if not policy and not config and not DEFAULT_PATH.exists():
         raise WattkeeperError(f"which policy? There is no {DEFAULT_PATH} here: name one with --policy or --config")
-    found = load_settings(config or DEFAULT_PATH, DRAFT) if config or (policy is None) else Settings()
-    rules, _ = load_policies(policy or found.policies, DRAFT)
+    found = load_settings(config or DEFAULT_PATH, TO_READ) if config or (policy is None) else Settings()
+    rules, _ = load_policies(policy or found.policies, TO_READ)
     return rules, found
 
 

@@ -63,6 +63,10 @@ DRAFT = Trust(owners=None, way=False)
 """A file that is looked at and not used: anybody's, anywhere; its mode is what it will be installed with."""
 
 
+TO_READ = Trust(owners=None, forbidden=0, way=False)
+"""A file that is only read, and whoever reads it may have written it too."""
+
+
 class UntrustedError(WattkeeperError):
     """Something that must not be used: ``path: what is wrong with it: the mend``, on one line."""
 

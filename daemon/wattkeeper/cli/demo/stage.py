@@ -137,7 +137,9 @@ class Stage:
         path = f"PYTHONPATH={shlex.quote(os.environ['PYTHONPATH'])} " if "PYTHONPATH" in os.environ else ""
         command.write_text(f'#!/bin/sh\n{path}exec {shlex.join(_COMMAND)} "$@"\n')
         command.chmod(0o700)
+        (self.root / "policy.yaml").chmod(0o600)  # the agent takes none that a group can change
         settings = self.root / "wattkeeper.yaml"
+        settings.touch(mode=0o600)
         settings.write_text(
             f"""\
 node: demo
