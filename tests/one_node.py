@@ -21,6 +21,7 @@ from wattkeeper.core.holdings import Moment
 from wattkeeper.core.policy import Policy
 from wattkeeper.ledger.memory import MemoryStore
 from wattkeeper.model import GpuInfo, GpuReading, GpuUuid, Sharing
+from wattkeeper.privileged.evidence import evidence_of
 from wattkeeper.protocols import Change, Store
 from wattkeeper.slurm.gres import GresGpu
 from wattkeeper.slurm.hook_event import EventKind
@@ -83,7 +84,7 @@ class OneNode:
         self.tally = Tally()
         self.state = State(Settings(), Policy(), "node1", boot_id=self.clock.boot_id())
         ledger = cast(LedgerWriter, AtOnce(self.store, self.changes))
-        observer = Observer(self.state, self.gpus, self.clock, self._processes)
+        observer = Observer(self.state, self.gpus, self.clock, self._processes or Processes(evidence_of))
         steersman = Steersman(self.state, self.gpus, self.clock, self.tally)
         parts = Parts(
             self.state, self.clock, self.tally, self.gpus, ledger, observer, steersman, deciding=asyncio.Lock()

@@ -65,7 +65,7 @@ class GpuReader(Protocol):
 
 
 class Actuator(Protocol):
-    """Writes power limits, in milliwatts. See ``privileged.actuator.NvmlActuator`` for each call's promise."""
+    """Writes power limits, in milliwatts. See ``gpus.actuator.ThreadedActuator`` for each call's promise."""
 
     async def set_limit(self, uuid: str, limit_mw: int, deadline_s: float) -> int: ...
     async def claim(self, uuid: str, deadline_s: float) -> int: ...

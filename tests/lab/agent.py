@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from tests.lab.actuator import Actuator
 from tests.lab.config import wattkeeper
 from tests.lab.processes import Daemon, LabError
 from tests.lab.sockets import NotifySocket, get_json, request
@@ -24,6 +25,7 @@ class Agent:
         self.notify = NotifySocket(files.notify_socket)
         self.env = {**env, "NOTIFY_SOCKET": str(files.notify_socket), "PYTHONUNBUFFERED": "1"}
         self.daemon = self._daemon()
+        self.actuator = Actuator(files.run_dir, env, files.root / "actuator.log")
 
     def _daemon(self) -> Daemon:
         argv = [wattkeeper(), "run", "--config", str(self.files.settings)]
@@ -31,6 +33,7 @@ class Agent:
 
     def start(self, *, wait: bool = True, env: Mapping[str, str] | None = None) -> None:
         """Starts the agent; `env` is added for this start alone. Returns when it has said READY=1."""
+        self.actuator.ensure()
         self.notify.clear()
         self.daemon.env = {**self.env, **(env or {})}
         self.daemon.start()
@@ -93,6 +96,8 @@ class Agent:
     def close(self) -> None:
         self.stop()
         self.notify.close()
+        self.actuator.close()
+        self.actuator.notify.close()
 
     @property
     def metrics_url(self) -> str:

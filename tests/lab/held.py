@@ -5,10 +5,13 @@ import socket
 import subprocess
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from tests.lab.agent import START_BOUND_S, Agent
 from tests.lab.units import AGENT, SOCKETS, Unit, read_unit, socket_command
 from tests.lab.waiting import PATIENCE
+
+if TYPE_CHECKING:
+    from tests.lab.agent import Agent
 
 KINDS = {"ListenStream": socket.SOCK_STREAM, "ListenSequentialPacket": socket.SOCK_SEQPACKET}
 
@@ -53,7 +56,7 @@ def _listener(unit: Unit, run_dir: Path, user: int | None) -> socket.socket:
 class HeldAgent:
     """A lab's agent, started with the sockets that are held for it."""
 
-    def __init__(self, agent: Agent, sockets: HeldSockets) -> None:
+    def __init__(self, agent: "Agent", sockets: HeldSockets) -> None:
         self._agent = agent
         self._sockets = sockets
         self._child: subprocess.Popen[bytes] | None = None
@@ -72,7 +75,7 @@ class HeldAgent:
                 stderr=log,
                 start_new_session=True,
             )
-        end = time.monotonic() + PATIENCE * START_BOUND_S
+        end = time.monotonic() + PATIENCE * 5.0
         while not self._agent.notify.seen("READY", "1"):
             assert self._child.poll() is None and time.monotonic() < end, self._agent.log_text()[-3000:]
             time.sleep(0.01)

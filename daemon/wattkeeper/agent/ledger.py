@@ -10,12 +10,12 @@ from pathlib import Path
 from wattkeeper.agent.records import RecordKeeper
 from wattkeeper.agent.takeup import Known
 from wattkeeper.errors import StoreError
+from wattkeeper.gpus.worker import DeviceThread
 from wattkeeper.ledger import schema
 from wattkeeper.ledger.merge import merged
 from wattkeeper.ledger.records import Records
 from wattkeeper.ledger.store import SpentStoreError, SqliteStore
 from wattkeeper.privileged.errors import DeviceError
-from wattkeeper.privileged.worker import DeviceThread
 from wattkeeper.protocols import Change, Clock, Kept, Store
 from wattkeeper.system.clock import SystemClock
 from wattkeeper.units import Millijoules, format_energy

@@ -5,21 +5,19 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from wattkeeper.agent.root import BASELINES, root_for_commands
 from wattkeeper.config.settings import Settings
 from wattkeeper.errors import StoreError, WattkeeperError
+from wattkeeper.gpus.actuator import ThreadedActuator
 from wattkeeper.gpus.nvml import NvmlReader
+from wattkeeper.gpus.worker import DeviceThread
 from wattkeeper.ledger import schema
 from wattkeeper.model import GpuInfo, GpuUuid, Sharing
-from wattkeeper.privileged.actuator import NvmlActuator
-from wattkeeper.privileged.baselines import Baselines
 from wattkeeper.privileged.errors import DeviceError
 from wattkeeper.privileged.nvml import Nvml
-from wattkeeper.privileged.worker import DeviceThread
 from wattkeeper.system.clock import SystemClock
 from wattkeeper.system.files import RunLock
 from wattkeeper.units import Milliwatts
-
-BASELINES = "baseline"
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +114,7 @@ async def _restore(
     clock = SystemClock()
     nvml = Nvml(str(settings.gpus.library) if settings.gpus.library else None)
     reader = NvmlReader(nvml, clock, thread_of)
-    actuator = NvmlActuator(nvml, Baselines(settings.run_dir / BASELINES, clock.boot_id()), thread_of)
+    actuator = ThreadedActuator(root_for_commands(nvml, settings.run_dir, clock.boot_id()).limits, thread_of)
     try:
         gpus = await reader.list_gpus(deadline_s)
     except DeviceError as error:
@@ -135,7 +133,7 @@ def _require(minors: Collection[int] | None, gpus: Iterable[GpuInfo]) -> None:
 
 
 async def _give(
-    info: GpuInfo, settings: Settings, reader: NvmlReader, actuator: NvmlActuator, deadline_s: float
+    info: GpuInfo, settings: Settings, reader: NvmlReader, actuator: ThreadedActuator, deadline_s: float
 ) -> GivenBack:
     old_mw: Milliwatts | None = None
     try:

@@ -4,6 +4,7 @@ import logging
 
 from wattkeeper.agent import meter
 from wattkeeper.agent.notes import take_changed
+from wattkeeper.agent.observe import READ_DEADLINE_S
 from wattkeeper.agent.parts import Parts
 from wattkeeper.agent.state import Gpu
 from wattkeeper.core.drift import Cause, Reaction, react
@@ -33,6 +34,7 @@ class Ticker:
         before = {uuid: gpu.reading for uuid, gpu in self._state.gpus.items()}
         async with self._deciding:
             self._expire_holds()
+            await self._steersman.learn(self._state.gpus.values(), READ_DEADLINE_S)
             readings = await self._observer.read(self._state.gpus)
             await self._charge(readings)
             targets = self._steersman.decide(self._state.gpus)

@@ -20,6 +20,7 @@ from wattkeeper.agent.events import Answer, EventHandler
 from wattkeeper.agent.ledger import open_ledger
 from wattkeeper.agent.observe import Observer
 from wattkeeper.agent.parts import Parts
+from wattkeeper.agent.root import BASELINES, root_beside, root_here
 from wattkeeper.agent.spool import Spool
 from wattkeeper.agent.state import State
 from wattkeeper.agent.steer import WRITE_DEADLINE_S, Steersman
@@ -35,17 +36,17 @@ from wattkeeper.core.policy import Policy
 from wattkeeper.errors import ConfigError
 from wattkeeper.exporters.prometheus import Exporter
 from wattkeeper.exporters.textfile import Textfile
+from wattkeeper.gpus.actuator import ThreadedActuator
 from wattkeeper.gpus.nvml import NvmlReader
+from wattkeeper.gpus.worker import DeviceThread
 from wattkeeper.ledger import schema
 from wattkeeper.ledger.report import find_job
-from wattkeeper.privileged.actuator import NvmlActuator
-from wattkeeper.privileged.baselines import Baselines
 from wattkeeper.privileged.errors import DeviceError
 from wattkeeper.privileged.nvml import Nvml
-from wattkeeper.privileged.worker import DeviceThread
 from wattkeeper.protocols import Kept
 from wattkeeper.slurm.hook_event import EventKind
 from wattkeeper.slurm.node import SlurmNode
+from wattkeeper.slurm.processes import Processes
 from wattkeeper.snapshot import PolicyState, SourceState
 from wattkeeper.system.clock import SystemClock
 from wattkeeper.system.files import RunLock, make_private_folder
@@ -60,8 +61,11 @@ STUCK_S = 20.0
 """A tick that takes longer is stuck, and systemd's watchdog may have us."""
 
 
-async def serve(settings_path: Path) -> int:
-    """Run the agent until SIGTERM or SIGINT; its exit status. Raises WattkeeperError where it cannot start."""
+async def serve(settings_path: Path, *, single: bool) -> int:
+    """Run the agent until SIGTERM or SIGINT; its exit status. Raises WattkeeperError where it cannot start.
+
+    ``single``: it sets limits itself; else the actuator does, a process of its own.
+    """
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
     settings = load_settings(settings_path)
     policy, warnings = load_policies(settings.policies)
@@ -70,7 +74,7 @@ async def serve(settings_path: Path) -> int:
     make_private_folder(settings.run_dir, 0o755)
     lock = RunLock(settings.run_dir)
     lock.acquire()
-    agent = Agent(settings_path, settings, policy)
+    agent = Agent(settings_path, settings, policy, single=single)
     try:
         await agent.start()
         await agent.run()
@@ -83,7 +87,7 @@ async def serve(settings_path: Path) -> int:
 class Agent:
     """Holds the parts and runs the loop."""
 
-    def __init__(self, settings_path: Path, settings: Settings, policy: Policy) -> None:
+    def __init__(self, settings_path: Path, settings: Settings, policy: Policy, *, single: bool) -> None:
         self._settings_path = settings_path
         self._clock = SystemClock()
         self._service = ServiceManager()
@@ -97,14 +101,16 @@ class Agent:
         self._state = State(settings, policy, node, boot_id=self._clock.boot_id())
         self._state.policy_state = PolicyState(policy.digest, True, self._clock.wall())
         nvml = Nvml(str(settings.gpus.library) if settings.gpus.library else None)
-        baselines = Baselines(settings.run_dir / "baseline", self._clock.boot_id())
         self._reader = NvmlReader(nvml, self._clock, self._thread_of)
-        self._actuator = NvmlActuator(nvml, baselines, self._thread_of)
+        here = partial(root_here, nvml, settings.run_dir, self._clock.boot_id())
+        self._root = here() if single else root_beside(settings.run_dir)
+        self._actuator = ThreadedActuator(self._root.limits, self._thread_of if single else self._thread_to)
         self._spool = Spool(settings.run_dir / "spool", self._clock, self._event_users, self._tally.refused)
         self._ledger, self._kept = open_ledger(
             settings.state_dir, self._clock, lambda: self._state.settings.ledger.keep, partial(print, flush=True)
         )
-        self._observer = Observer(self._state, self._reader, self._clock)
+        processes = Processes(self._root.evidence_of)
+        self._observer = Observer(self._state, self._reader, self._clock, processes)
         self._steersman = Steersman(self._state, self._actuator, self._clock, self._tally)
         self._deciding = asyncio.Lock()
         parts = Parts(
@@ -138,13 +144,22 @@ class Agent:
             self._threads[device] = DeviceThread(device, on_late=lambda: _quietly(late))
         return self._threads[device]
 
+    def _thread_to(self, device: str) -> DeviceThread:
+        """For what the actuator is asked of a device: while that hangs the device is still read."""
+        return self._thread_of(f"to {device}")
+
     async def start(self) -> None:
         """Bind, recover, listen, and say READY."""
         settings = self._state.settings
         make_private_folder(settings.run_dir / "spool", owners=self._event_users())
-        make_private_folder(settings.run_dir / "baseline")
+        if not self._root.beside:
+            make_private_folder(settings.run_dir / BASELINES)
         self._slurm = SlurmNode(
-            self._state.node, settings.slurm.conf, settings.slurm.bin_dir, settings.slurm.timeout, Path("/proc")
+            self._state.node,
+            settings.slurm.conf,
+            settings.slurm.bin_dir,
+            settings.slurm.timeout,
+            self._root.evidence_of,
         )
         await self._bind(self._kept)
         await recover.take_up(self._state, self._kept, self._ledger, self._clock)
@@ -188,6 +203,9 @@ class Agent:
                 if (not self._state.gpus or self._observer.driver_gone) and self._clock.mono() >= next_rebind:
                     next_rebind = self._clock.mono() + REBIND_S
                     await self._rebind()
+                elif self._root.beside and self._clock.mono() >= next_rebind:
+                    next_rebind = self._clock.mono() + REBIND_S
+                    await self._steersman.probe()
                 await recover.drain(self._spool, self._events)
                 await self._ticker.tick()
                 self._publish()
@@ -251,7 +269,10 @@ class Agent:
 
     def _publish(self) -> None:
         self._state.sources["ledger"] = _WELL if self._ledger.alarm is None else _UNWELL
-        for name, alarm in (("ledger", self._ledger.alarm), ("web_config", self._site.alarm)):
+        if self._root.beside:
+            self._state.sources["actuator"] = _WELL if self._actuator.gone is None else _UNWELL
+        alarms = {"ledger": self._ledger.alarm, "web_config": self._site.alarm, "actuator": self._actuator.gone}
+        for name, alarm in alarms.items():
             if alarm is not None:
                 self._state.alarms[name] = alarm
             else:

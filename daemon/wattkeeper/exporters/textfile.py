@@ -5,8 +5,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from wattkeeper.exporters.prometheus import TEXTFILE
+from wattkeeper.gpus.worker import DeviceThread
 from wattkeeper.privileged.errors import DeviceError
-from wattkeeper.privileged.worker import DeviceThread
 from wattkeeper.system.files import write_whole
 from wattkeeper.system.trust import ANYBODYS, UntrustedError
 

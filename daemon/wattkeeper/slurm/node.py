@@ -1,12 +1,13 @@
 """Questions to Slurm's own programs on this node. None of them asks slurmctld."""
 
+import asyncio
 import logging
 import re
 from collections.abc import Mapping
 from pathlib import Path
 
 from wattkeeper.slurm.gres import GresGpu, parse_slurmd_g
-from wattkeeper.slurm.processes import environment_of
+from wattkeeper.slurm.processes import EvidenceOf
 from wattkeeper.system.process import run
 from wattkeeper.text import printable
 
@@ -20,13 +21,15 @@ _FOLDERS = ("/usr/sbin", "/usr/bin", "/usr/local/sbin", "/usr/local/bin", "/opt/
 class SlurmNode:
     """The node's slurmd and scontrol. ``conf``: slurm.conf where it is not in its usual place."""
 
-    def __init__(self, node: str, conf: Path | None, bin_dir: Path | None, timeout_s: float, proc: Path) -> None:
+    def __init__(
+        self, node: str, conf: Path | None, bin_dir: Path | None, timeout_s: float, evidence_of: EvidenceOf
+    ) -> None:
         self._node = node
         self._conf = conf
         self._environment = {"PATH": ":".join(_FOLDERS), **({"SLURM_CONF": str(conf)} if conf else {})}
         self._bin_dir = bin_dir
         self._timeout_s = timeout_s
-        self._proc = proc
+        self._evidence_of = evidence_of
 
     async def gres(self) -> tuple[GresGpu, ...] | None:
         """The node's GPUs in GRES order (``slurmd -G``, 5 ms, no RPC); None where there is no Slurm to ask.
@@ -62,8 +65,11 @@ class SlurmNode:
         done = await run([scontrol, "listpids", "*", self._node], self._timeout_s, self._environment)
         if done.status is None:
             return None
+        return await asyncio.to_thread(self._ask_processes, done.output)
+
+    def _ask_processes(self, table: str) -> dict[int, dict[str, str]]:
         jobs: dict[int, dict[str, str]] = {}
-        for row in _ROW.finditer(done.output):
+        for row in _ROW.finditer(table):
             job_id = int(row["job"])
             environment = self._environment_of(int(row["pid"]))
             if environment.get("SLURM_JOB_ID") != str(job_id):
@@ -75,9 +81,8 @@ class SlurmNode:
         return jobs
 
     def _environment_of(self, pid: int) -> dict[str, str]:
-        folder = self._proc / str(pid)
         try:
-            return {**environment_of(folder), "SLURM_JOB_UID": str(folder.stat().st_uid)}  # the kernel says whose it is
+            return dict(self._evidence_of(pid))
         except OSError:
             return {}
 

@@ -14,8 +14,8 @@ from contextlib import suppress
 from functools import partial
 from typing import Any, Generic, TypeVar
 
+from wattkeeper.gpus.worker import DeviceThread
 from wattkeeper.privileged.errors import DeviceError
-from wattkeeper.privileged.worker import DeviceThread
 
 T = TypeVar("T")
 Calls = Sequence[tuple[DeviceThread, Callable[[], T]]]
