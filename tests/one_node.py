@@ -59,22 +59,47 @@ class AtOnce:
         self._store = store
         self._changes = changes
 
+    async def charge(self, change: Change) -> None:
+        await self.commit(change)
+
     async def commit(self, change: Change) -> bool:
         self._store.commit(change)
         self._changes.append(change)
         return True
 
 
+class AtLast(AtOnce):
+    """One that lets what may wait for the next change wait for it however long. What waits dies with its agent."""
+
+    def __init__(self, store: Store, changes: list[Change]) -> None:
+        super().__init__(store, changes)
+        self._waiting: list[Change] = []
+
+    async def charge(self, change: Change) -> None:
+        self._waiting.append(change)
+
+    async def commit(self, change: Change) -> bool:
+        waited, self._waiting = self._waiting, []
+        return all([await super(AtLast, self).commit(one) for one in (*waited, change)])
+
+
 class OneNode:
     """A node with GPUs of 700 W, whose agent can be restarted. ``store`` outlives it; ``changes``: all it was told."""
 
-    def __init__(self, *infos: GpuInfo, processes: Processes | None = None, gres: tuple[GresGpu, ...] | None = None):
+    def __init__(
+        self,
+        *infos: GpuInfo,
+        processes: Processes | None = None,
+        gres: tuple[GresGpu, ...] | None = None,
+        writer: type[AtOnce] = AtOnce,
+    ) -> None:
         self.clock = HandClock()
         self.gpus = FakeGpus(*infos)
         self.store = MemoryStore()
         self.changes: list[Change] = []
         self._processes = processes
         self._gres = gres
+        self._writer = writer
         for gpu in self.gpus.gpus.values():
             gpu.reading = replace(gpu.reading, energy_mj=Millijoules(1_000_000), power_mw=Milliwatts(100_000))
         self.start()
@@ -83,7 +108,7 @@ class OneNode:
         """An agent that knows what the store kept; what another knew is gone."""
         self.tally = Tally()
         self.state = State(Settings(), Policy(), "node1", boot_id=self.clock.boot_id())
-        ledger = cast(LedgerWriter, AtOnce(self.store, self.changes))
+        ledger = cast(LedgerWriter, self._writer(self.store, self.changes))
         observer = Observer(self.state, self.gpus, self.clock, self._processes or Processes(evidence_of))
         steersman = Steersman(self.state, self.gpus, self.clock, self.tally)
         parts = Parts(

@@ -151,6 +151,11 @@ class Change:
     holds: Mapping[GpuUuid, AdminHold | None] = field(default_factory=dict)
     notes: tuple[JobNote, ...] = ()
 
+    @property
+    def is_energy_alone(self) -> bool:
+        """True where nothing changes but counters and what was charged."""
+        return not (self.removed or self.added or self.over or self.holds or self.notes)
+
 
 class Store(Protocol):
     """The ledger. Each method is one transaction and may block on the disk. Raises StoreError."""

@@ -57,7 +57,9 @@ class Stage:
         """Create the GPUs and bring the agent up. Raises WattkeeperError with the agent's log where it does not."""
         environment = {**_inherited(), **self.simulation.env()}
         settings = self._write_files()
-        self.child = Child([*_COMMAND, "run", "--config", str(settings)], environment, self.root / "agent.log")
+        self.child = Child(
+            [*_COMMAND, "run", "--single", "--config", str(settings)], environment, self.root / "agent.log"
+        )
         end = self._clock.mono() + START_BOUND_S
         while not self._answers():
             if self.child.ended() or self._clock.mono() > end:
