@@ -30,6 +30,7 @@ def place(proc: Path, pid: int, cgroup: str = "0::/\n", environment: bytes = b""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "stat").write_text(f"{pid} (a ) (b) S " + " ".join("0" for _ in range(18)) + f" {start} 0 0\n")
     (folder / "cgroup").write_text(cgroup)
+    (folder / "status").write_text(f"Name:\ta\nUid:\t{ME}\t0\t0\t0\n")
     (folder / "environ").write_bytes(environment)
 
 

@@ -3,6 +3,9 @@
 Such an environment is its owner's alone to read, and may hold secrets. What is told of it is what ``squeue`` tells.
 """
 
+import os
+import re
+from functools import partial
 from pathlib import Path
 
 VARIABLES = frozenset({
@@ -14,13 +17,27 @@ MOST_OF_ONE = 256
 """Of an environment so much is read, and of a variable so many bytes are told."""
 
 
+_TOLD = re.compile(
+    rb"(?:\A|\0)(%s)=([^\0]{0,%d})" % (b"|".join(name.encode() for name in sorted(VARIABLES)), MOST_OF_ONE)
+)
+_REAL_UID = re.compile(rb"^Uid:\t(\d+)\t", re.MULTILINE)
+
+
 def evidence_of(pid: int, proc: Path = Path("/proc")) -> dict[str, str]:
-    """The variables of a process; SLURM_JOB_UID is the kernel's word. Raises OSError where it cannot be read."""
-    folder = proc / str(pid)
-    with (folder / "environ").open("rb") as file:
-        raw = file.read(MOST_BYTES)
-        uid = folder.stat().st_uid  # of the same process: the open file keeps its number from being given away
-    pairs = (entry.partition(b"=")[::2] for entry in raw.split(b"\0"))
-    named = {name.decode(errors="replace"): value for name, value in pairs}
-    told = {name: named[name][:MOST_OF_ONE].decode(errors="replace") for name in VARIABLES & named.keys()}
-    return {**told, "SLURM_JOB_UID": str(uid)}
+    """The variables of a process; SLURM_JOB_UID is the kernel's word. Raises OSError where it cannot be read.
+
+    The word is who started it: a set-uid program, which belongs to root, keeps its user's environment.
+    """
+    folder = os.open(proc / str(pid), os.O_RDONLY | os.O_DIRECTORY)  # of this process, whoever has its number later
+    inside = partial(os.open, dir_fd=folder)
+    try:
+        with open("environ", "rb", opener=inside) as file:
+            raw = file.read(MOST_BYTES)
+        with open("status", "rb", opener=inside) as file:
+            uid = _REAL_UID.search(file.read())
+    finally:
+        os.close(folder)
+    if uid is None:
+        raise OSError(f"{proc}/{pid}/status says nothing of its user")
+    told = {found[1].decode(): found[2].decode(errors="replace") for found in _TOLD.finditer(raw)}
+    return {**told, "SLURM_JOB_UID": uid[1].decode()}

@@ -1,5 +1,6 @@
 """Setting power limits: within the device's range, never above what it is to have, baseline saved first, read back."""
 
+from contextlib import suppress
 from functools import partial
 from typing import Literal
 
@@ -63,19 +64,25 @@ class Limits:
         return baseline_mw
 
     def _set(self, uuid: str, limit_mw: int) -> int:
-        low, high = self._nvml.range_mw(uuid)
-        if not low <= limit_mw <= high:
-            tried = f"{limit_mw / 1000:g} W is outside of {low / 1000:g} to {high / 1000:g} W"
-            raise DeviceError(Kind.INVALID, uuid, tried)
+        self._refuse_outside(uuid, limit_mw)
         self._refuse_above(uuid, limit_mw)
         self._take(uuid)
         return self._write(uuid, limit_mw)
 
     def _give(self, uuid: str, limit_mw: int) -> int:
+        self._refuse_outside(uuid, limit_mw)
         self._refuse_above(uuid, limit_mw)
+        with suppress(DeviceError):  # a file that nobody can read is in nobody's way, and stays what it is
+            self._baseline(uuid)
         read_mw = self._write(uuid, limit_mw)
         self._baselines.release(uuid)
         return read_mw
+
+    def _refuse_outside(self, uuid: str, limit_mw: int) -> None:
+        low, high = self._nvml.range_mw(uuid)
+        if not low <= limit_mw <= high:
+            tried = f"{limit_mw / 1000:g} W is outside of {low / 1000:g} to {high / 1000:g} W"
+            raise DeviceError(Kind.INVALID, uuid, tried)
 
     def _refuse_above(self, uuid: str, limit_mw: int) -> None:
         if self._most == "range":

@@ -90,11 +90,14 @@ class Nvml:
             return work()
 
     def handle(self, uuid: str) -> Any:
-        """NVML's handle of a device. Raises DeviceError."""
+        """NVML's handle of a device. Raises DeviceError, also where the device's own name is not quite that one."""
         self.open()
         if uuid not in self._handles:
             find = lambda: pynvml.nvmlDeviceGetHandleByUUID(uuid)  # noqa: E731
-            self._handles[uuid] = self.call(uuid, "find the device", find)
+            handle = self.call(uuid, "find the device", find)
+            if self.call(uuid, "read its name", lambda: pynvml.nvmlDeviceGetUUID(handle)) != uuid:
+                raise DeviceError(Kind.INVALID, uuid, "the device calls itself otherwise")
+            self._handles[uuid] = handle
         return self._handles[uuid]
 
     def call(self, device: str, tried: str, call: Callable[[], T]) -> T:

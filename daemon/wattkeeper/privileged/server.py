@@ -9,18 +9,33 @@ import socket
 import struct
 import sys
 import threading
-from collections.abc import Callable, Collection
+import time
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from wattkeeper.privileged.errors import DeviceError, Kind
 from wattkeeper.privileged.evidence import evidence_of
 from wattkeeper.privileged.limits import Limits
+from wattkeeper.system.failpoint import failpoint
 
 LONGEST = 512
 """A question of more bytes than this is refused unread."""
 
 MOST_CONNECTIONS = 64
-"""The agent has one for each GPU and one for evidence; whoever comes beyond this is sent away."""
+"""Of each user. The agent has one for each GPU and one for evidence; whoever comes beyond this is sent away."""
+
+MOST_READ_AT_ONCE = 8
+"""Processes whose environment is being read: a job can see to it that reading its own never ends."""
+
+MOST_TOLD, TOLD_EVERY_S = 32, 60.0
+"""So many different refusals are told, each once, in so many seconds."""
+
+DEVICE_WAIT_S = 5.0
+"""How long a question waits for another one about the same device. Beyond this the driver hangs."""
+
+PAUSE_S = 0.1
+ALIVE_EVERY_S = 1.0
 
 _GPU = re.compile(r"GPU-[0-9A-Za-z-]{1,60}")
 _WORDS = {
@@ -38,52 +53,81 @@ class Server:
     """Answers each connection in a thread of its own. A device that hangs holds up those who ask about it alone."""
 
     def __init__(self, limits: Limits, uids: Collection[int], say: Callable[[str], None]) -> None:
-        """``uids``: who may ask. ``say``: where refusals are told, once for each kind of them."""
+        """``uids``: who may ask. ``say``: where refusals are told."""
         self._limits = limits
-        self._uids = uids
         self._say = say
         self._told: set[str] = set()
-        self._places = threading.BoundedSemaphore(MOST_CONNECTIONS)
+        self._told_since = 0.0
+        self._places = {uid: threading.BoundedSemaphore(MOST_CONNECTIONS) for uid in uids}
         self._devices: dict[str, threading.Lock] = {}
+        self._being_read: set[int] = set()
         self._lock = threading.Lock()
 
     def serve(self, listener: socket.socket, alive: Callable[[], None]) -> None:
-        """Accept for ever. ``alive`` is called between two connections, and whenever none came for the time-out."""
+        """Accept for ever. ``alive`` is called when it begins, and then now and again whether connections come or not.
+
+        The listener's time-out says how long it may take where none come.
+        """
+        last = float("-inf")
         while True:
-            alive()
+            if time.monotonic() - last >= ALIVE_EVERY_S:
+                last = time.monotonic()
+                alive()
             try:
                 connection, _ = listener.accept()
             except TimeoutError:
                 continue
-            uid = _peer_uid(connection)
-            if uid in self._uids and self._places.acquire(blocking=False):
-                threading.Thread(target=self._converse, args=(connection,), daemon=True).start()
+            except OSError as error:  # the node has no file or memory left, which is no reason to end
+                self._tell(f"a connection, for lack of means: {error.strerror}")
+                time.sleep(PAUSE_S)
             else:
-                connection.close()
-                self._tell("too many connections" if uid in self._uids else f"uid {uid} may not ask")
+                self._admit(connection, _peer_uid(connection))
+
+    def _admit(self, connection: socket.socket, uid: int) -> None:
+        place = self._places.get(uid)
+        if place is None:
+            why = f"uid {uid}, who may not ask"
+        elif not place.acquire(blocking=False):
+            why = f"more than {MOST_CONNECTIONS} connections of uid {uid}"
+        else:
+            try:
+                threading.Thread(target=self._converse, args=(connection, place), daemon=True).start()
+            except RuntimeError:  # the node has no thread left
+                place.release()
+                why = "a connection, for lack of threads"
+            else:
+                return
+        connection.close()
+        self._tell(why)
 
     def _tell(self, why: str) -> None:
         with self._lock:
-            new = why not in self._told and len(self._told) < MOST_CONNECTIONS
+            if time.monotonic() - self._told_since >= TOLD_EVERY_S:
+                self._told.clear()
+                self._told_since = time.monotonic()
+            new = why not in self._told and len(self._told) < MOST_TOLD
             self._told.add(why) if new else None
         if new:
-            self._say(f"refused: {why} (told once)")
+            self._say(f"refused: {why} (told once a minute)")
 
-    def _converse(self, connection: socket.socket) -> None:
+    def _converse(self, connection: socket.socket, place: threading.BoundedSemaphore) -> None:
         try:
-            connection.settimeout(None)
             while question := connection.recv(LONGEST + 1):
-                connection.send(json.dumps(self._answer(question)).encode())
+                answer = json.dumps(self._answer(question)).encode()
+                failpoint("server.answering")
+                connection.send(answer)
         except OSError:
             pass  # whoever asked has gone
         finally:
             connection.close()
-            self._places.release()
+            place.release()
 
     def _answer(self, raw: bytes) -> dict[str, Any]:
         try:
             return {"is": self._do(_parse(raw))}
         except DeviceError as error:
+            if error.kind in (Kind.INVALID, Kind.LOST):
+                self._tell(f"a question about {error.device} ({error.kind})")
             return {"kind": error.kind.value, "device": error.device, "tried": error.tried, "mend": error.mend}
         except OSError as error:  # a process that has ended
             return {"kind": Kind.AGAIN.value, "device": "actuator", "tried": str(error), "mend": ""}
@@ -93,17 +137,38 @@ class Server:
 
     def _do(self, question: dict[str, Any]) -> Any:
         if question["do"] == "evidence":
-            return evidence_of(question["pid"])
+            with self._reading(question["pid"]):
+                return evidence_of(question["pid"])
         call = getattr(self._limits, question["do"])
         with self._device(question["gpu"]):
             return call(*(question[name] for name in ("gpu", "mw") if name in question))
 
-    def _device(self, gpu: str) -> threading.Lock:
+    @contextmanager
+    def _reading(self, pid: int) -> Iterator[None]:
+        """Each process once at a time, and few at all: one that never ends holds up nobody, and costs one thread."""
+        with self._lock:
+            if pid in self._being_read or len(self._being_read) >= MOST_READ_AT_ONCE:
+                raise DeviceError(Kind.AGAIN, "actuator", f"process {pid}, or too many others, are being read")
+            self._being_read.add(pid)
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._being_read.discard(pid)
+
+    @contextmanager
+    def _device(self, gpu: str) -> Iterator[None]:
         """Calls on a device never overlap. Only devices that exist get a lock, or names could fill the memory."""
         if gpu not in self._devices:
             self._limits.require(gpu)
         with self._lock:
-            return self._devices.setdefault(gpu, threading.Lock())
+            device = self._devices.setdefault(gpu, threading.Lock())
+        if not device.acquire(timeout=DEVICE_WAIT_S):
+            raise DeviceError(Kind.TIMEOUT, gpu, "an earlier call has not come back", "see dmesg for its XID")
+        try:
+            yield
+        finally:
+            device.release()
 
 
 def _parse(raw: bytes) -> dict[str, Any]:
@@ -111,7 +176,7 @@ def _parse(raw: bytes) -> dict[str, Any]:
     if len(raw) > LONGEST:
         raise ValueError(f"a question of more than {LONGEST} bytes")
     try:
-        question = json.loads(raw)
+        question = json.loads(raw, object_pairs_hook=_each_once)
     except (ValueError, RecursionError):
         raise ValueError("a question that is no JSON") from None
     verb = question.get("do") if isinstance(question, dict) else None
@@ -120,6 +185,12 @@ def _parse(raw: bytes) -> dict[str, Any]:
     if question.keys() != {"do"} | _WORDS[verb] or not all(_fits(word, question[word]) for word in _WORDS[verb]):
         raise ValueError(f"'{verb}' with other words than it takes")
     return dict(question)
+
+
+def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    if len(words := dict(pairs)) != len(pairs):
+        raise ValueError("a word twice")
+    return words
 
 
 def _fits(word: str, value: Any) -> bool:
@@ -135,5 +206,6 @@ def _peer_uid(connection: socket.socket) -> int:
 
 
 def say(text: str) -> None:
-    """One line to the journal."""
-    print(f"actuator: {text}", file=sys.stderr, flush=True)
+    """One line to the journal, if there is one."""
+    with suppress(OSError):
+        print(f"actuator: {text}", file=sys.stderr, flush=True)
