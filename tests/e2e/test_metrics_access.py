@@ -1,10 +1,12 @@
 """Who may scrape: the real Prometheus with TLS, certificates and passwords, and a crowd before the port."""
 
 import json
+import os
 import shutil
 import ssl
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.request
 from base64 import b64encode
@@ -17,6 +19,7 @@ import pytest
 
 from tests.e2e.agents import POLICY, hook_environment, one_node, post
 from tests.lab import Lab, Node, wait_until
+from tests.lab.agent import AGENT_UID
 from tests.lab.certificates import OPENSSL, Authority
 from tests.lab.processes import free_ports, program
 from tests.lab.prometheus import Prometheus
@@ -98,13 +101,27 @@ def scrapes(folder: Path, port: int) -> list[dict[str, object]]:
     ]
 
 
+def let_agent_read(path: Path) -> None:
+    """As docs/metrics-access.md says: a key belongs to root, and to the agent's group."""
+    if AGENT_UID is not None:
+        os.chown(path, 0, AGENT_UID)
+        path.chmod(0o640)
+
+
 @pytest.fixture(scope="module")
-def door(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Door]:
-    folder = tmp_path_factory.mktemp("web")
+def door() -> Iterator[Door]:
+    with tempfile.TemporaryDirectory(prefix="wk-web-", dir="/tmp") as folder:  # where the agent's user may go
+        yield from _door(Path(folder).resolve())
+
+
+def _door(folder: Path) -> Iterator[Door]:
+    folder.chmod(0o755)
     authority = Authority(folder)
     for name in ("server", "server2", "client"):
         authority.issue(name)
     Authority(folder, "other")
+    for name in ("server.key", "server2.key"):
+        let_agent_read(folder / name)
     (folder / "web.yaml").write_text(TLS)
     with one_node(policy=POLICY) as lab:
         node = lab.node(1)
@@ -130,6 +147,7 @@ def test_a_rotated_certificate_costs_no_scrape(door: Door) -> None:
     before = time.monotonic()
     for end in ("key", "pem"):
         shutil.copy(door.folder / f"server2.{end}", door.folder / f"new.{end}")
+        let_agent_read(door.folder / f"new.{end}")
         (door.folder / f"new.{end}").replace(door.folder / f"server.{end}")
 
     def shown() -> bool:

@@ -9,7 +9,7 @@ from pathlib import Path
 from tests.lab.held import HeldSockets
 from tests.lab.processes import Daemon, LabError, environment
 from tests.lab.sockets import NotifySocket
-from tests.lab.units import ACTUATOR, socket_command
+from tests.lab.units import ACTUATOR, unit_command
 from tests.lab.waiting import wait_until
 from wattkeeper.gpus.actuator import SOCKET, RemoteLimits
 from wattkeeper.simulator import Simulation
@@ -52,7 +52,8 @@ class Actuator:
             self._held = HeldSockets(self._run_dir, ACTUATOR, user=self._uid if os.geteuid() == 0 else None)
         given = self._held.descriptors
         words = ["--run-dir", str(self._run_dir), "--agent-user", str(self._uid)]
-        self.daemon.argv = [*socket_command(given), sys.executable, "-m", "wattkeeper.privileged", *words]
+        confined = unit_command(ACTUATOR, sockets=given)
+        self.daemon.argv = [*confined, sys.executable, "-m", "wattkeeper.privileged", *words]
         self.daemon.env = {**self.env, **env}
         self.daemon.pass_fds = tuple(given.values())
         self.notify.clear()

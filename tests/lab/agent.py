@@ -58,6 +58,7 @@ class Agent:
         for path, mode in ((run_dir, 0o1775), (spool, 0o2770), (lock, 0o660)):
             os.chown(path, 0, AGENT_UID)
             path.chmod(mode)
+        self.files.state_dir.mkdir(exist_ok=True)
         for path in (self.files.state_dir, *self.files.state_dir.rglob("*")):
             os.chown(path, AGENT_UID, AGENT_UID)
         self.files.state_dir.chmod(0o700)
