@@ -1,9 +1,11 @@
-"""The documents say what is so: commands, YAML, links, metrics.
+"""The documents say what is so: commands, YAML, links, metrics, tests.
 
 ``python tests/unit/test_docs.py`` writes docs/metrics.md anew.
 """
 
+import ast
 import re
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -15,9 +17,11 @@ from wattkeeper.exporters.prometheus import FAMILIES, PREFIX, Family
 
 REPO = Path(__file__).resolve().parents[2]
 METRICS_PAGE = REPO / "docs" / "metrics.md"
-PAGES = sorted([REPO / "README.md", REPO / "CHANGELOG.md", *(REPO / "docs").rglob("*.md")])
+SECURITY_PAGE = REPO / "docs" / "security.md"
+PAGES = sorted([*REPO.glob("*.md"), *(REPO / "deploy").rglob("*.md"), *(REPO / "docs").rglob("*.md")])
 
 _FENCE = re.compile(r"^```yaml\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL)
+_TEST = re.compile(r"`(?P<file>tests/[a-z0-9_/]+\.py)::(?P<name>[A-Za-z0-9_:]+)`")
 _LINK = re.compile(r"\[[^\]]+\]\((?P<to>[^)\s]+)\)")
 
 METRICS_HEAD = """\
@@ -53,7 +57,7 @@ METRICS_TAIL = """
 | `agent_info` | `mode` | `enforce`, `observe` |
 | `cap_writes_total` | `cause` | `start`, `end`: a job's; `drift`: a repair; `recovery`; `reload`; `retry` |
 | `cap_write_errors_total` | `error` | `permission`, `unsupported`, `invalid`, `lost`, `no_driver`, `timeout`, \
-`not_taken`, `state`, `again` |
+`not_taken`, `state`, `no_actuator`: nobody answers who may set limits; `again` |
 | `hook_events_total` | `event` | `prolog`, `epilog` |
 | `hook_events_total` | `outcome` | `applied`; `failed`: a limit could not be set; `no_gpu`; `duplicate`; `late`; \
 `unknown_job`; `unmapped`: Slurm's GPU numbers fit no device; `invalid`; \
@@ -64,7 +68,8 @@ counter that could not be read; `restart`: the counter began anew; `jump`: it mo
 | `requests_total` | `outcome` | `none`, `granted`, `clamped`, `denied`, `malformed` |
 | `drift_total` | `cause` | `writer`: another program; `reset`: driver reload or GPU reset |
 | `drift_total` | `outcome` | `repaired`, `reported`, `yielded` |
-| `source_up` | `source` | `nvml`; `ledger`: 0 while it cannot be written and the agent goes on in memory |
+| `source_up` | `source` | `nvml`; `ledger`: 0 while it cannot be written and the agent goes on in memory; \
+`actuator`: 0 while nobody answers who may set limits (absent with `run --single`) |
 
 ## Questions they answer
 
@@ -121,6 +126,22 @@ def _examples() -> list[tuple[str, str]]:
     return found
 
 
+@cache
+def _tests_of(file: Path) -> frozenset[str]:
+    """The names of a file's tests as pytest takes them, ``test_x`` or ``TestY::test_x``."""
+    if not file.is_file():
+        return frozenset()
+    tree = ast.parse(file.read_text(encoding="utf-8"))
+    classes = [node for node in tree.body if isinstance(node, ast.ClassDef)]
+    places: list[tuple[str, list[ast.stmt]]] = [("", tree.body), *((f"{node.name}::", node.body) for node in classes)]
+    return frozenset(
+        prefix + node.name
+        for prefix, body in places
+        for node in body
+        if isinstance(node, ast.FunctionDef) and node.name.startswith("test_")
+    )
+
+
 def test_metrics_page_is_current() -> None:
     mend = f"run `.venv/bin/python {_relative(Path(__file__))}`"
     assert METRICS_PAGE.read_text(encoding="utf-8") == metrics_page(), mend
@@ -156,6 +177,22 @@ def test_relative_links_resolve(page: Path) -> None:
         to = link["to"].partition("#")[0]
         if to and "://" not in to:
             assert (page.parent / to).exists(), f"{_relative(page)}: {link['to']}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=_relative)
+def test_tests_that_are_named_exist(page: Path) -> None:
+    named = [(found["file"], found["name"]) for found in _TEST.finditer(page.read_text(encoding="utf-8"))]
+    assert [f"{file}::{name}" for file, name in named if name not in _tests_of(REPO / file)] == []
+
+
+def test_each_claim_about_security_names_its_test() -> None:
+    """What somebody cannot do is a list, and each of its items names a test."""
+    text = SECURITY_PAGE.read_text(encoding="utf-8")
+    lists = re.findall(r"\*\*They cannot\*\*\n\n(.+?)\n\n(?!  )", text, re.DOTALL)
+    claims = [claim for found in lists for claim in re.split(r"^- ", found, flags=re.MULTILINE) if claim]
+    assert len(lists) == 4
+    assert [claim for claim in claims if not _TEST.search(claim)] == []
+    assert text.count("tests/") == len(_TEST.findall(text)), "a test is named in a way that is not looked at"
 
 
 if __name__ == "__main__":
