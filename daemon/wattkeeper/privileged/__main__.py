@@ -1,6 +1,7 @@
 """``python -m wattkeeper.privileged``: the actuator, the one part of Wattkeeper that is root. Of no use by hand."""
 
 import argparse
+import ctypes
 import os
 import pwd
 import signal
@@ -18,6 +19,9 @@ from wattkeeper.privileged.server import Server, say
 WAKE_S = 5.0
 """How often it says that it lives, when nobody asks; a quarter of what its unit allows (WatchdogSec=)."""
 
+M_ARENA_MAX = -8
+"""mallopt(3): one heap for all threads. What each would keep of its own is more than all the rest."""
+
 
 def main() -> None:
     words = argparse.ArgumentParser(prog="python -m wattkeeper.privileged", description=__doc__)
@@ -33,6 +37,8 @@ def main() -> None:
     listener.settimeout(WAKE_S)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # limits stay as they are
     threading.stack_size(256 * 1024)
+    with suppress(AttributeError):  # another C library than glibc
+        ctypes.CDLL(None).mallopt(M_ARENA_MAX, 1)
     tell_systemd("READY=1")
     say(f"ready: for uid {uid}, limits up to the {given.most}")
     Server(limits, {0, uid}, say).serve(listener, lambda: tell_systemd("WATCHDOG=1"))
