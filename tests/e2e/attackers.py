@@ -7,6 +7,8 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -14,7 +16,9 @@ from typing import Any
 
 from tests.lab.actuator import Actuator
 from tests.lab.processes import environment
-from tests.lab.waiting import record
+from tests.lab.waiting import record, wait_until
+from tests.property.packets import STRANGE_GPUS, STRANGE_NUMBERS, STRANGE_VERBS
+from wattkeeper.privileged.server import LONGEST, MOST_TOLD
 from wattkeeper.simulator import Simulation
 from wattkeeper.units import Milliwatts
 
@@ -25,7 +29,9 @@ GPUS, HONEST_GPU = 4, 3
 """The last GPU is the honest client's, the others are those that attacks are about."""
 
 MIN_MW, BASELINE_MW, MAX_MW = 200_000, 600_000, 700_000
-ANSWER_S = 5.0
+ANSWER_S = 10.0
+WHILE_S = 1.5
+RSS_BOUND_MIB = 20.0
 HONEST_BOUND_S = 0.1
 
 _HONEST = """
@@ -36,7 +42,7 @@ limits, uuid, took, over = RemoteLimits(Path(sys.argv[1])), sys.argv[2], [], thr
 threading.Thread(target=lambda: (sys.stdin.read(), over.set()), daemon=True).start()
 limits.set_limit(uuid, 400_000)
 print("begun", flush=True)
-while not over.wait(0.01):
+while not took or not over.wait(0.01):
     start = time.monotonic()
     assert limits.baseline(uuid) == (600_000, True)
     assert limits.set_limit(uuid, 400_000) == 400_000
@@ -106,6 +112,11 @@ class Victim:
     def threads(self) -> int:
         return int(self._status("Threads"))
 
+    def settle(self) -> int:
+        """Waits until whoever has gone is forgotten; the threads that are left."""
+        wait_until(lambda: self.threads <= 1 + len(self._own), 2, "all have left", note=False)
+        return self.threads
+
     @property
     def descriptors(self) -> int:
         return len(list(Path(f"/proc/{self.actuator.pid}/fd").iterdir()))
@@ -132,6 +143,7 @@ class Victim:
         finally:
             child.kill()
             child.wait()
+            child.stdin.close()
             child.stdout.close()
         print(f"{what}: {count} honest rounds, p99 {float(p99_s) * 1000:.1f} ms, {self.rss_mib:.1f} MiB")
         record(f"{what}: the slowest of {count} honest rounds", float(worst_s), HONEST_BOUND_S)
@@ -176,3 +188,78 @@ def many(one: Victim, count: int, uid: int = AGENT_UID) -> Iterator[list[socket.
     finally:
         for connection in held:
             connection.close()
+
+
+@contextmanager
+def watched(actuator: Victim) -> Iterator[None]:
+    """Fails where a test left the actuator dead or large, and where it said more than may be said in a minute."""
+    begun, pid = time.monotonic(), actuator.actuator.pid
+    lines = len(actuator.told())
+    yield
+    assert actuator.actuator.alive and actuator.actuator.pid == pid, actuator.actuator.daemon.text()
+    assert actuator.rss_mib <= RSS_BOUND_MIB, f"{actuator.rss_mib:.1f} MiB"
+    minutes = 2 + (time.monotonic() - begun) // 60
+    assert len(actuator.told()) - lines <= MOST_TOLD * minutes
+    assert "Traceback" not in actuator.actuator.daemon.text()
+
+
+@contextmanager
+def nothing_changes(one: Victim) -> Iterator[None]:
+    before = one.state()
+    yield
+    after = one.state()
+    for limits in (before[0], after[0]):
+        limits.pop(HONEST_GPU)
+    assert after[0] == before[0]
+    honest = one.uuids[HONEST_GPU]
+    assert {name: text for name, text in after[1].items() if honest not in name} == {
+        name: text for name, text in before[1].items() if honest not in name
+    }
+
+
+def refused(answer: dict[str, Any] | None) -> bool:
+    return answer is None or ("is" not in answer and answer.keys() == {"kind", "device", "tried", "mend"})
+
+
+def hand_written(gpu: str) -> Iterator[bytes]:
+    """What somebody who has read the server would try."""
+    for strange in STRANGE_GPUS:
+        for verb in ("set_limit", "claim", "baseline"):
+            yield packet(do=verb, gpu=strange, **({"mw": MIN_MW} if verb == "set_limit" else {}))
+    for number in STRANGE_NUMBERS:
+        yield packet(do="set_limit", gpu=gpu, mw=number)
+        yield packet(do="give_back", gpu=gpu, mw=number)
+        yield packet(do="evidence", pid=number)
+    for verb in STRANGE_VERBS:
+        yield packet(do=verb, gpu=gpu)
+        yield packet(do=verb, gpu=gpu, mw=MIN_MW)
+    right = packet(do="set_limit", gpu=gpu, mw=MIN_MW)
+    yield from (right[:at] for at in range(1, len(right)))
+    yield from (right + b" " * LONGEST, right + right, right + b"\0", right + b"\n" + right, b"[" + right + b"]")
+    yield from (b"[" * LONGEST, b'{"":' * 100 + b"1", b"\xff" * 10, b"null", b'"do"', b"1", b"\xef\xbb\xbf", b"NaN")
+    yield packet(do="set_limit", gpu=gpu)
+    yield packet(do="set_limit", mw=MIN_MW)
+    yield packet(do="set_limit", gpu=gpu, mw=MIN_MW, most="range")
+    yield packet(do="claim", gpu=gpu, mw=MIN_MW)
+    yield packet(do=["set_limit"], gpu=gpu, mw=MIN_MW)
+    yield packet(gpu=gpu, mw=MIN_MW)
+    yield b'{"do": "set_limit", "gpu": "%s", "mw": 200000, "mw": -1}' % gpu.encode()
+    yield b'{"do": "set_limit", "gpu": "%s", "mw": 200000, "gpu": "../x"}' % gpu.encode()
+
+
+def flood(held: list[socket.socket], questions: list[bytes]) -> int:
+    """Every connection asks one thing after the other, all at the same time; how many were answered."""
+    over = time.monotonic() + WHILE_S
+    answered = [0] * len(held)
+
+    def ask(at: int) -> None:
+        with suppress(OSError):
+            while time.monotonic() < over and exchange(held[at], questions[at % len(questions)]):
+                answered[at] += 1
+
+    threads = [threading.Thread(target=ask, args=(at,)) for at in range(len(held))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return sum(answered)

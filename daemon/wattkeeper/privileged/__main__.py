@@ -4,7 +4,6 @@ import argparse
 import ctypes
 import os
 import pwd
-import signal
 import socket
 import sys
 import threading
@@ -35,7 +34,6 @@ def main() -> None:
     limits = Limits(Nvml(given.library), Baselines(given.run_dir / "baseline", boot_id), given.most)
     listener = given_socket()
     listener.settimeout(WAKE_S)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # limits stay as they are
     threading.stack_size(256 * 1024)
     with suppress(AttributeError):  # another C library than glibc
         ctypes.CDLL(None).mallopt(M_ARENA_MAX, 1)
@@ -52,12 +50,11 @@ def given_socket() -> socket.socket:
 
 
 def tell_systemd(text: str) -> None:
-    """sd_notify(3), where systemd asked to be told."""
+    """sd_notify(3), where systemd asked to be told: else there is no such address."""
     address = os.environ.get("NOTIFY_SOCKET", "")
-    if address:
-        with suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as channel:
-            channel.connect("\0" + address[1:] if address.startswith("@") else address)
-            channel.send(text.encode())
+    with suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as channel:
+        channel.connect("\0" + address[1:] if address.startswith("@") else address)
+        channel.send(text.encode())
 
 
 if __name__ == "__main__":

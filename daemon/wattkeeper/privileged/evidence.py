@@ -12,7 +12,7 @@ VARIABLES = frozenset({
     "SLURM_CLUSTER_NAME", "SLURM_JOB_ID", "SLURM_JOB_UID", "SLURM_JOB_USER", "SLURM_JOB_ACCOUNT", "SLURM_JOB_PARTITION",
     "SLURM_JOB_NUM_NODES", "SLURM_JOB_GPUS", "SLURM_STEP_GPUS", "SLURM_RESTART_COUNT", "SLURM_JOB_RESTART_COUNT",
 })  # fmt: skip
-MOST_BYTES = 128 * 1024
+MOST_BYTES = 96 * 1024
 MOST_OF_ONE = 256
 """Of an environment so much is read, and of a variable so many bytes are told."""
 
@@ -30,10 +30,10 @@ def evidence_of(pid: int, proc: Path = Path("/proc")) -> dict[str, str]:
     inside = partial(os.open, dir_fd=folder)
     try:
         with open("environ", "rb", opener=inside) as file:
-            raw = file.read(MOST_BYTES)
+            raw = b"\0" + file.read(MOST_BYTES)
         with open("status", "rb", opener=inside) as file:
             uid = _REAL_UID.findall(file.read())[0]
     finally:
         os.close(folder)
-    told = {found[1].decode(): found[2].decode(errors="replace") for found in _TOLD.finditer(b"\0" + raw)}
+    told = {found[1].decode(): found[2].decode(errors="replace") for found in _TOLD.finditer(raw)}
     return {**told, "SLURM_JOB_UID": uid.decode()}

@@ -22,14 +22,17 @@ from wattkeeper.system.failpoint import failpoint
 LONGEST = 512
 """A question of more bytes than this is refused unread."""
 
-MOST_CONNECTIONS = 32
+MOST_CONNECTIONS = 24
 """Of each user. The agent has one for each GPU and one for evidence; whoever comes beyond this is sent away."""
 
-MOST_READ_AT_ONCE = 4
+MOST_READ_AT_ONCE = 3
 """Processes whose environment is being read: a job can see to it that reading its own never ends."""
 
 MOST_TOLD, TOLD_EVERY_S = 32, 60.0
 """So many different refusals are told, each once, in so many seconds."""
+
+REFUSAL_S = 0.01
+"""Who is refused waits so long for it, and keeps the others from nothing meanwhile."""
 
 DEVICE_WAIT_S = 5.0
 """How long a question waits for another one about the same device: beyond this the driver hangs."""
@@ -134,6 +137,7 @@ class Server:
             wrong = DeviceError(Kind.AGAIN, "actuator", str(error))
         if wrong.kind in (Kind.INVALID, Kind.LOST):
             self._tell(wrong.tried if wrong.device == "actuator" else f"{wrong.device}: {wrong.kind}")
+            time.sleep(REFUSAL_S)
         return {"kind": wrong.kind, "device": wrong.device, "tried": wrong.tried, "mend": wrong.mend}
 
     def _do(self, question: dict[str, Any]) -> Any:
