@@ -12,6 +12,7 @@ WINDOW_S = 30.0
 SCRAPES_AT_S = (7.5, 22.5)
 CPU_BOUND_PERCENT = {"driver": 1.0, "none": 0.3}
 RSS_BOUND_MIB = 55.0
+ACTUATOR_BOUND_MIB = 20.0
 SCRAPES = 200
 PEER_SCRAPES = 50
 SCRAPE_BOUND_MS = 5.0
@@ -53,6 +54,7 @@ def measure_quiet(node: BenchNode, others: Sequence[BenchNode], exporter: NodeEx
         took = time.monotonic() - start
         percent = [100 * (usage.cpu_s() - old) / took for usage, old in zip(usages, before, strict=True)]
         memory = [usage.rss_mib() for usage in usages]
+        actuator_mib = Usage(node.agent.actuator.pid).rss_mib()
     finally:
         for other in others:
             other.agent.resume()
@@ -62,6 +64,7 @@ def measure_quiet(node: BenchNode, others: Sequence[BenchNode], exporter: NodeEx
         (
             Figure("of one core", percent[0], "%", CPU_BOUND_PERCENT[node.profile]),
             Figure("RSS", memory[0], "MiB", RSS_BOUND_MIB),
+            Figure("RSS of its actuator", actuator_mib, "MiB", ACTUATOR_BOUND_MIB),
         ),
         f"node-exporter: {percent[-1]:.2f} %, {memory[-1]:.0f} MiB" if exporter.usage else ABSENT,
         f"{WINDOW_S:g} s; {GPUS} jobs run, {16 - GPUS} have ended and still show",
