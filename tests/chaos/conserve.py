@@ -39,6 +39,7 @@ class Outcome:
 def _node() -> Iterator[BenchNode]:
     """A node whose GPUs' time stands still, with an agent that looks at them five times a second."""
     root = Path(mkdtemp(prefix="wk-chaos-", dir="/tmp")).resolve()
+    root.chmod(0o755)  # where we are root, the agent is somebody else
     keeper = Keeper(root)
     try:
         node = BenchNode(root, "none", interval=f"{INTERVAL_S}s")
@@ -67,7 +68,7 @@ def short_jobs(seed: int, count: int) -> Outcome:
 
 
 def killed(seed: int, jobs: int, kills: int) -> Outcome:
-    """Jobs through so many deaths of the agent: no joule twice or lost, and what it saw whole it billed exactly."""
+    """Jobs through so many deaths of the agent or its actuator: no joule twice or lost, and what was seen is exact."""
     start = time.monotonic()
     with _node() as node:
         node.agent.kill()
