@@ -1,6 +1,7 @@
 """The agent and its actuator killed at every place that their code names, while jobs come and go."""
 
 import re
+import threading
 import time
 from collections import Counter
 from dataclasses import dataclass, field
@@ -59,9 +60,13 @@ class Deaths:
 
 
 class Hooks:
-    """The shipped hook files, as slurmd runs them: an event that no agent takes waits in the spool."""
+    """The shipped hook files, as slurmd runs them: an event that no agent takes waits in the spool.
+
+    ``late``: jobs of which an agent that was there heard too late, because its actuator was not.
+    """
 
     def __init__(self, node: BenchNode) -> None:
+        self.late: set[int] = set()
         self._node = node
         self._spool = node.files.run_dir / "spool"
 
@@ -69,7 +74,10 @@ class Hooks:
         before = self._waiting()
         status = self._node.hook(event, job, command="/bin/false").wait()
         assert status == 0, f"{event} of job {job.job_id}: exit status {status}"
-        return not self._waiting() - before
+        answered = not self._waiting() - before
+        if not answered and self._node.agent.alive:
+            self.late.add(job.job_id)
+        return answered
 
     def _waiting(self) -> set[str]:
         return {path.name for path in self._spool.glob("[!.]*")}
@@ -84,7 +92,7 @@ class Killer:
         self._node = node
         self._chance = chance
         self._kills = kills
-        self._tell = Hooks(node)
+        self.hooks = Hooks(node)
         self._events = 2 * jobs // kills  # a life, and the time before it
 
     def run(self) -> None:
@@ -109,7 +117,7 @@ class Killer:
 
     def _step(self) -> None:
         if not self.workload.over:
-            self.workload.step(self._tell)
+            self.workload.step(self.hooks)
 
     def _live(self, name: str, nth: int, events: int) -> None:
         """One life of the agent, until it comes to the place for the nth time."""
@@ -133,11 +141,11 @@ class Killer:
         left = self._until_dead(actuator.daemon, events - 1)
         self._note(name, dead=not actuator.alive)
         actuator.kill()
-        back = time.monotonic() + RESTART_S
-        for _ in range(left + 1):
+        back = threading.Timer(RESTART_S, actuator.start)
+        back.start()
+        for _ in range(min(left, 2) + 1):
             self._step()
-        time.sleep(max(0.0, back - time.monotonic()))
-        actuator.start()
+        back.join()
         agent.wait_ready()
         self._check_limits()
         agent.kill()
@@ -165,7 +173,8 @@ class Killer:
         try:
             wait_until(lambda: self.workload.wrong_limits() == {}, RIGHT_S, "limits are right", note=False)
         except AssertionError as error:
-            log = self._node.agent.log_text()[-3000:]
+            lines = self._node.agent.log_text().splitlines()
+            log = "\n".join(line for line in lines if not line.startswith("{"))[-4000:]
             raise AssertionError(
                 f"wrong limits in watts: {self.workload.wrong_limits()}; {self.deaths}\n{log}"
             ) from error
