@@ -7,6 +7,7 @@ What made a target fail is kept in a file that is named; `--again FILE TARGET` t
 import argparse
 import importlib.util
 import random
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -24,7 +25,7 @@ def main() -> int:
     parser.add_argument("--seconds", type=int, default=60, help="for each")
     parser.add_argument("--seed", type=int, default=random.randrange(2**31))  # noqa: S311
     parser.add_argument("--again", type=Path, help="a file that made the target fail")
-    parser.add_argument("--here", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--here", type=Path, help=argparse.SUPPRESS)
     words = parser.parse_args()
     if unknown := set(words.targets) - set(NAMES):
         parser.error(f"no such target: {', '.join(sorted(unknown))}")
@@ -32,7 +33,7 @@ def main() -> int:
         _again(words.targets[0], words.again)
         return 0
     if words.here:
-        _fuzz(words.targets[0], words.seconds, words.seed)
+        _fuzz(words.targets[0], words.seconds, words.seed, words.here)
         return 0
     return max(_apart(name, words.seconds, words.seed) for name in words.targets)
 
@@ -41,29 +42,34 @@ def _apart(name: str, seconds: int, seed: int) -> int:
     """In a process of its own, which libFuzzer ends when it is done."""
     by = "atheris" if importlib.util.find_spec("atheris") else "chance (atheris is not installed)"
     print(f"fuzz {name}: {seconds} s by {by}, seed {seed}", flush=True)
-    here = [sys.executable, "-m", "tests.fuzz", name, "--here", f"--seconds={seconds}", f"--seed={seed}"]
+    folder = Path(tempfile.mkdtemp(prefix=f"wk-fuzz-{name}-"))
+    here = [sys.executable, "-m", "tests.fuzz", name, f"--here={folder}", f"--seconds={seconds}", f"--seed={seed}"]
     status = subprocess.run(here, check=False).returncode
-    print(f"fuzz {name}: {'found nothing' if status == 0 else f'FAILED with status {status}'}", flush=True)
+    kept = sorted(folder.glob("crash*")) + sorted(folder.glob("timeout*"))
+    print(f"fuzz {name}: {'found nothing' if status == 0 else f'FAILED: status {status}, {kept}'}", flush=True)
+    if status == 0:
+        shutil.rmtree(folder)
     return int(status != 0)
 
 
-def _fuzz(name: str, seconds: int, seed: int) -> None:
+def _fuzz(name: str, seconds: int, seed: int, folder: Path) -> None:
     if importlib.util.find_spec("atheris"):
-        _by_coverage(name, seconds, seed)
+        _by_coverage(name, seconds, seed, folder)
     else:
-        _by_chance(name, seconds, seed)
+        _by_chance(name, seconds, seed, folder)
 
 
-def _by_coverage(name: str, seconds: int, seed: int) -> None:
+def _by_coverage(name: str, seconds: int, seed: int, folder: Path) -> None:
     import atheris  # type: ignore[import-not-found,import-untyped,unused-ignore]
 
     with atheris.instrument_imports(include=["wattkeeper", "aiohttp", "yaml"]):
         from tests.fuzz.targets import TARGETS
     target = TARGETS[name]
-    corpus = Path(tempfile.mkdtemp(prefix=f"wk-fuzz-{name}-"))
+    corpus = folder / "corpus"
+    corpus.mkdir()
     for number, content in enumerate(target.seeds):
         (corpus / str(number)).write_bytes(content)
-    words = corpus.with_suffix(".dict")
+    words = folder / "words"
     words.write_text("".join('"' + "".join(f"\\x{byte:02x}" for byte in word) + '"\n' for word in target.words))
     options = {
         "max_total_time": seconds,
@@ -72,7 +78,7 @@ def _by_coverage(name: str, seconds: int, seed: int) -> None:
         "timeout": 10,
         "print_final_stats": 1,
         "verbosity": 0,
-        "artifact_prefix": f"{corpus}-",
+        "artifact_prefix": f"{folder}/",
         "dict": words,
     }
     stack = ExitStack()
@@ -81,7 +87,7 @@ def _by_coverage(name: str, seconds: int, seed: int) -> None:
     atheris.Fuzz()  # ends the process
 
 
-def _by_chance(name: str, seconds: int, seed: int) -> None:
+def _by_chance(name: str, seconds: int, seed: int, folder: Path) -> None:
     from tests.fuzz.targets import TARGETS
 
     target, chance = TARGETS[name], random.Random(seed)  # noqa: S311
@@ -94,9 +100,8 @@ def _by_chance(name: str, seconds: int, seed: int) -> None:
             try:
                 throw(raw)
             except BaseException:
-                kept = Path(tempfile.mkdtemp(prefix=f"wk-fuzz-{name}-")) / "crash"
-                kept.write_bytes(raw)
-                print(f"fuzz {name}: after {count} inputs, seed {seed}: see {kept}", file=sys.stderr)
+                (folder / "crash").write_bytes(raw)
+                print(f"fuzz {name}: after {count} inputs", file=sys.stderr)
                 raise
             slowest_s = max(slowest_s, time.monotonic() - begun)
             count += 1
