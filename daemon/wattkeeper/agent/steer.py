@@ -137,7 +137,7 @@ class Steersman:
             gpu.ours = True
         except DeviceError as error:
             self._failed(gpu, error)
-            gpu.ours |= error.kind in MAYBE_DONE
+            gpu.ours |= error.kind in MAYBE_DONE and gpu.saved_mw is not None
 
     async def _write(self, action: Action, cause: str) -> bool:
         gpu = self._state.gpus[action.gpu]
@@ -150,7 +150,9 @@ class Steersman:
             if error.kind is Kind.REPLACED:
                 return True  # a newer target is on its way
             self._failed(gpu, error)
-            gpu.ours |= not backs_off and error.kind in MAYBE_DONE
+            if error.kind in MAYBE_DONE and not backs_off:
+                gpu.ours = True
+                gpu.saved_mw = gpu.saved_mw if gpu.saved_mw is not None else action.old_mw
             return False
         finally:
             gpu.applying -= 1
