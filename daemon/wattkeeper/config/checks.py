@@ -1,6 +1,7 @@
 """Checks of a whole policy: what can never come to pass is an error, what is probably not meant a warning."""
 
 from collections.abc import Callable, Iterator
+from datetime import UTC
 
 from wattkeeper.config.implies import implies, never
 from wattkeeper.config.models import range_of
@@ -38,6 +39,9 @@ def warnings_of(policy: Policy) -> Iterator[Problem]:
         yield from _out_of_range(path, cap, when)
     for at, rule in enumerate(policy.rules):
         yield from _more_by_choice(rule, policy.rules[at + 1 :])
+    for section, parts in (("caps", policy.rules), ("ceilings", policy.ceilings)):
+        for part in parts:
+            yield from _constant(f"{section}[{part.name}].when.schedule", part)
 
 
 _NEVER = "never matches: what `not` excludes is all that the rest selects"
@@ -65,6 +69,18 @@ def _caps_of(policy: Policy) -> Iterator[tuple[str, Cap, When]]:
     for ceiling in policy.ceilings:
         yield f"ceilings[{ceiling.name}].cap", ceiling.cap, ceiling.when
     yield "idle.cap", policy.idle, When()
+
+
+def _constant(path: str, part: Part) -> Iterator[Problem]:
+    """Schedules that no day has, and ones that are never over, as far ahead as they look."""
+    for schedule in part.when.schedules():
+        if not schedule.ever():
+            text = "never holds: no day is one of its days"
+        elif schedule.active(0.0, UTC) and schedule.next_edge(0.0, UTC) is None:
+            text = "always holds: leave the schedule out"
+        else:
+            continue
+        yield Problem(part.source.file, part.source.line, path, text, warning=True)
 
 
 def _out_of_range(path: str, cap: Cap, when: When) -> Iterator[Problem]:

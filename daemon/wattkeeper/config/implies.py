@@ -57,7 +57,7 @@ def _covered(pattern: Pattern, by: tuple[Pattern, ...], fold: bool) -> bool:
     if isinstance(pattern, Hosts):
         return all(name in names or any(fits_glob(glob, name) for glob in globs) for name in pattern.names)
     if not isinstance(pattern, Glob):
-        return False
+        return pattern in by
     mine = pattern.pattern.lower() if fold else pattern.pattern
     if not _META & set(mine):
         return mine in names or any(fits_glob(glob, mine) for glob in globs)

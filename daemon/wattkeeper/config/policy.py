@@ -20,9 +20,12 @@ from wattkeeper.text import printable
 
 POLICY_KEYS = ("version", "profiles", "caps", "ceilings", "idle", "shared_gpus")
 
+RAMP_S = 600
+"""How long the ramp of a ceiling with a schedule is where the policy does not say."""
+
 _NAME = re.compile(r"[\w](?:[\w .:@+/-]{0,62}[\w.:@+/-])?")
 _RULE_KEYS = ("name", "when", "cap", "requests", "mode")
-_CEILING_KEYS = ("name", "when", "cap")
+_CEILING_KEYS = ("name", "when", "cap", "ramp")
 _REQUEST_KEYS = ("min", "max", "outside")
 _WRONG = Cap(text="", choices=())
 """Stands in for a cap in which something is wrong, which has been noted. It compares with nothing."""
@@ -183,7 +186,7 @@ class _Reader:
             name = next((v.value for k, v in named if k.value == "name" and isinstance(v, Text)), None)
             if name is not None and _NAME.fullmatch(name):
                 path = f"{section}[{name}]"
-            known = walk.table(item, path, keys, ("name", "cap"), refused=("ramp",) if section == "ceilings" else ())
+            known = walk.table(item, path, keys, ("name", "cap"))
             part = make(_Entry(walk, item, path, self._name(walk, known, section, path), known))
             if len(self.problems) > before:
                 self.broken.add(id(part))
@@ -230,11 +233,9 @@ class _Reader:
         )
 
     def _ceiling(self, entry: "_Entry") -> Ceiling:
-        if "ramp" in entry.known:
-            text = "not supported in this release: ramps belong to schedules, which are not built yet; leave it out"
-            entry.walk.error(entry.known["ramp"][0], join(entry.path, "ramp"), text)
         source = Source(entry.walk.file, entry.node.line)
-        ceiling = Ceiling(entry.name, entry.when(), entry.cap("cap", self.profiles), source)
+        when = entry.when()
+        ceiling = Ceiling(entry.name, when, entry.cap("cap", self.profiles), source, _ramp(entry, when))
         self.ceilings.append(ceiling)
         return ceiling
 
@@ -248,6 +249,26 @@ class _Reader:
     def _once(self, walk: Walk, node: Node, name: str, before: "tuple[object, Source] | None") -> None:
         if before is not None:
             walk.error(node, name, f"is already given in {before[1]}: once over all files")
+
+
+def _ramp(entry: "_Entry", when: When) -> int:
+    """A ceiling's ramp in seconds: ``RAMP_S`` where it has a schedule and says nothing else."""
+    scheduled = "schedule" in when.fields()
+    if "ramp" not in entry.known:
+        return RAMP_S if scheduled else 0
+    key, node = entry.known["ramp"]
+    path = join(entry.path, "ramp")
+    if isinstance(node, Text) and node.value.strip() == "0":
+        return 0
+    seconds = entry.walk.duration(node, path, 0, 6 * 3600, "0 (none), up to 6h, such as 10m")
+    if seconds and not ("when" in entry.known and _mentions(entry.known["when"][1], "schedule")):
+        entry.walk.error(key, path, "there is no schedule in `when` for it to go by: leave it out")
+    return int(seconds or 0)
+
+
+def _mentions(node: Node, key: str) -> bool:
+    """Whether a mapping has that key, or one within it."""
+    return isinstance(node, Table) and any(k.value == key or _mentions(value, key) for k, value in node.entries)
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,9 +2,11 @@
 
 import re
 from dataclasses import dataclass
+from datetime import tzinfo
 from pathlib import Path
 from typing import Literal, cast
 
+from wattkeeper.config.schedule import read_zone
 from wattkeeper.config.walk import Walk, join, raise_if_any
 from wattkeeper.config.yaml_lines import Items, Node, Null, Table, Text, parse, read_text
 from wattkeeper.core.match import fits_model
@@ -23,6 +25,7 @@ GpuName = int | GpuUuid
 SETTINGS_KEYS = (
     "mode",
     "node",
+    "time_zone",
     "interval",
     "run_dir",
     "state_dir",
@@ -107,10 +110,14 @@ class LedgerSettings:
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """Everything the settings file says. ``interval`` in seconds, of the agent's tick."""
+    """Everything the settings file says. ``interval`` in seconds, of the agent's tick.
+
+    ``time_zone``: in which the policy's schedules are meant that name none; None: the machine's.
+    """
 
     mode: Literal["enforce", "observe"] = "enforce"
     node: str | None = None
+    time_zone: tzinfo | None = None
     interval: float = 5.0
     run_dir: Path = Path("/run/wattkeeper")
     state_dir: Path = Path("/var/lib/wattkeeper")
@@ -206,6 +213,7 @@ def _settings(top: _Section) -> Settings:
     return Settings(
         mode=cast("Literal['enforce', 'observe']", top.choice("mode", ("enforce", "observe"), "enforce")),
         node=None if "node" not in top.known or top.is_null("node") else top.word(top.known["node"], "node"),
+        time_zone=_time_zone(top),
         interval=top.duration("interval", _DEFAULTS.interval, 0.1, 3600, bounds),
         run_dir=top.directory("run_dir", _DEFAULTS.run_dir),
         state_dir=top.directory("state_dir", _DEFAULTS.state_dir),
@@ -222,6 +230,12 @@ def _settings(top: _Section) -> Settings:
             top.choice("on_stop", ("restore-idle", "keep", "restore"), "restore-idle"),
         ),
     )
+
+
+def _time_zone(top: _Section) -> tzinfo | None:
+    if "time_zone" not in top.known or top.is_null("time_zone"):
+        return None
+    return read_zone(top.walk, top.known["time_zone"], "time_zone")
 
 
 def _gpus(section: _Section) -> GpuSettings:

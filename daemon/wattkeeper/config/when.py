@@ -3,6 +3,7 @@
 import re
 from typing import Literal, cast
 
+from wattkeeper.config.schedule import read_schedules
 from wattkeeper.config.walk import Walk, join
 from wattkeeper.config.yaml_lines import Node, Text
 from wattkeeper.core.hostlist import HostlistError, expand
@@ -10,15 +11,10 @@ from wattkeeper.core.policy import Compare, Glob, Hosts, Pattern, Selector, When
 from wattkeeper.text import printable
 
 _COUNTS = ("gpus", "num_nodes")
-_NO_COMMAS = frozenset({"user", "account", "partition", "reservation", "constraint"})
-_NOT_BUILT = {
-    "group": "name users or accounts instead",
-    "qos": "Slurm's hooks do not tell it; select by account, partition or reservation instead",
-    "job_name": "Slurm's hooks do not tell it; select by account, partition or constraint instead",
-    "schedule": "exchange the policy file at the time, from cron, and run `systemctl reload wattkeeper` instead",
-}
-_FIELDS = ("user", "account", "partition", "reservation", "constraint", *_COUNTS, "node", "gpu_model")
-_KEYS = (*_FIELDS, "not")
+_NO_COMMAS = frozenset({"user", "group", "account", "partition", "qos", "reservation", "constraint"})
+_TEXTS = ("user", "group", "account", "partition", "qos", "job_name", "reservation", "constraint")
+_FIELDS = (*_TEXTS, *_COUNTS, "node", "gpu_model")
+_KEYS = (*_FIELDS, "schedule", "not")
 _COMPARE = re.compile(r"(==|!=|<=|>=|=|<|>|)\s*([0-9]{1,6})")
 
 _Op = Literal["==", "!=", "<", "<=", ">", ">="]
@@ -28,11 +24,12 @@ def read_when(walk: Walk, node: Node, path: str) -> When:
     """A ``when`` mapping; what is wrong with it is noted and left out."""
     selectors: list[Selector] = []
     negated: When | None = None
-    known = walk.table(node, path, _KEYS, refused=tuple(_NOT_BUILT))
-    for name, (key, value) in known.items():
+    known = walk.table(node, path, _KEYS)
+    for name, (_, value) in known.items():
         here = join(path, name)
-        if name in _NOT_BUILT:
-            walk.error(key, here, f"not supported in this release: {_NOT_BUILT[name]}", ", ".join(_KEYS))
+        if name == "schedule":
+            schedules = read_schedules(walk, value, here)
+            selectors += [Selector(name, schedules)] if schedules else []
         elif name == "not":
             negated = read_when(walk, value, here)
             if not negated.selectors and negated.negated is None and not _entries(value):

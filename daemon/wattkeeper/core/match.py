@@ -3,30 +3,36 @@
 Kleene's three-valued logic. A field that a look-up may still tell (``UNKNOWN``) makes its selector, and the ``not``
 of it, unknown. A field that Slurm does not set (``None``) is absent: nothing fits it, so its selector is false and
 the ``not`` of it true. Equally a job that is not there (an idle GPU) and a GPU that is not there have no fields.
+A schedule is always true or false, at the time in the conditions; it is looked at last, where the rest leaves it open.
 """
 
 import fnmatch
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 
 from wattkeeper.core.policy import Compare, Glob, Hosts, Pattern, Selector, When
+from wattkeeper.core.schedule import Schedule
 from wattkeeper.model import UNKNOWN, Conditions, GpuInfo, JobFacts, Unknown
 
 _NOT_OF_JOBS = frozenset({"node", "gpu_model", "schedule"})
 _FEATURE = re.compile(r"[^\s&|,()\[\]]+")
 _COUNT = re.compile(r"\*[0-9]*\Z")
 
-_Value = str | int | None | Unknown
+_Value = str | int | frozenset[str] | None | Unknown
 
 
 @dataclass(frozen=True, slots=True)
 class Match:
-    """``value`` None: not yet known, and ``pending`` names the unknown fields that it hinges on (else empty)."""
+    """``value`` None: not yet known, and ``pending`` names the unknown fields that it hinges on (else empty).
+
+    ``schedules``: those that were looked at. Until one of them turns, the answer stands.
+    """
 
     value: bool | None
     pending: frozenset[str] = frozenset()
+    schedules: tuple[Schedule, ...] = ()
 
 
 _TRUE = Match(True)
@@ -35,10 +41,19 @@ _FALSE = Match(False)
 
 def match(when: When, job: JobFacts | None, gpu: GpuInfo | None, conditions: Conditions) -> Match:
     """Whether all selectors fit and the ``not`` part does not. ``job`` None: a GPU that no job holds."""
-    parts = [_match_selector(selector, job, gpu, conditions) for selector in when.selectors]
+    return _all(_parts(when, job, gpu, conditions))
+
+
+def _parts(when: When, job: JobFacts | None, gpu: GpuInfo | None, conditions: Conditions) -> Iterator[Match]:
+    """Each selector's answer, then the ``not`` part's, then the schedules'."""
+    for selector in when.selectors:
+        if selector.field != "schedule":
+            yield _match_selector(selector, job, gpu, conditions)
     if when.negated is not None:
-        parts.append(_negate(match(when.negated, job, gpu, conditions)))
-    return _all(parts)
+        yield _negate(match(when.negated, job, gpu, conditions))
+    for selector in when.selectors:
+        if selector.field == "schedule":
+            yield _match_time(selector, conditions)
 
 
 def selects_jobs(when: When) -> bool:
@@ -69,17 +84,27 @@ def _compiled(pattern: str) -> re.Pattern[str]:
 
 def _all(parts: Iterable[Match]) -> Match:
     pending: frozenset[str] = frozenset()
+    schedules: tuple[Schedule, ...] = ()
     for part in parts:
-        if part.value is False:
+        if part.value is False and not part.schedules:
             return _FALSE
+        schedules += part.schedules
+        if part.value is False:
+            return Match(False, schedules=schedules)
         pending |= part.pending
-    return Match(None, pending) if pending else _TRUE
+    if pending:
+        return Match(None, pending, schedules)
+    return Match(True, schedules=schedules) if schedules else _TRUE
 
 
 def _negate(found: Match) -> Match:
-    if found.value is None:
-        return found
-    return _FALSE if found.value else _TRUE
+    return found if found.value is None else Match(not found.value, schedules=found.schedules)
+
+
+def _match_time(selector: Selector, conditions: Conditions) -> Match:
+    """Whether one of the schedules holds now. All of them are told: any may be the first to turn."""
+    schedules = tuple(pattern for pattern in selector.patterns if isinstance(pattern, Schedule))
+    return Match(any(s.active(conditions.now_at, conditions.zone) for s in schedules), schedules=schedules)
 
 
 def _match_selector(selector: Selector, job: JobFacts | None, gpu: GpuInfo | None, conditions: Conditions) -> Match:
@@ -88,7 +113,8 @@ def _match_selector(selector: Selector, job: JobFacts | None, gpu: GpuInfo | Non
         return Match(None, frozenset({selector.field}))
     if value is None:
         return _FALSE
-    fits = any(_fits(selector.field, pattern, value) for pattern in selector.patterns)
+    several = value if isinstance(value, frozenset) else (value,)  # of groups any will do
+    fits = any(_fits(selector.field, pattern, one) for pattern in selector.patterns for one in several)
     return _TRUE if fits else _FALSE
 
 
@@ -102,6 +128,7 @@ def _field(name: str, job: JobFacts | None, gpu: GpuInfo | None, conditions: Con
         return None
     values: dict[str, _Value] = {
         "user": job.user,
+        "group": job.groups,
         "account": job.account,
         "partition": job.partition,
         "qos": job.qos,
@@ -120,6 +147,8 @@ def _fits(field: str, pattern: Pattern, value: str | int) -> bool:
             return isinstance(value, int) and compare(op, value, number)
         case Hosts(names=names):
             return value in names
+        case Schedule():
+            return False  # fits times, and no value
         case Glob(pattern=glob):
             text = str(value)
             if field == "gpu_model":

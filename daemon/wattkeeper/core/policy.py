@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Literal
 
+from wattkeeper.core.schedule import Schedule
 from wattkeeper.model import Source
 from wattkeeper.units import BasisPoints, Milliwatts
 
@@ -71,7 +72,7 @@ class Compare:
     number: int
 
 
-Pattern = Glob | Hosts | Compare
+Pattern = Glob | Hosts | Compare | Schedule
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +94,11 @@ class When:
         """Names of the fields that deciding this may need."""
         own = frozenset(s.field for s in self.selectors)
         return own | self.negated.fields() if self.negated else own
+
+    def schedules(self) -> tuple[Schedule, ...]:
+        """Every schedule in it, each once."""
+        own = [p for s in self.selectors for p in s.patterns if isinstance(p, Schedule)]
+        return tuple(dict.fromkeys((*own, *(self.negated.schedules() if self.negated else ()))))
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,12 +124,17 @@ class Rule:
 
 @dataclass(frozen=True, slots=True)
 class Ceiling:
-    """A bound over every cap it matches; without selectors of jobs it holds for idle GPUs too."""
+    """A bound over every cap it matches; without selectors of jobs it holds for idle GPUs too.
+
+    ``ramp_s``: for so long before its schedule begins, and after it ends, nodes take it on, and leave it, one after
+    another.
+    """
 
     name: str
     when: When
     cap: Cap
     source: Source
+    ramp_s: int = 0
 
 
 BASELINE_CAP = Cap(text="baseline", choices=(("*", Keyword.BASELINE),))
