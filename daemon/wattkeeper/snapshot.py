@@ -106,6 +106,7 @@ class Counters:
     requests: Mapping[str, int] = field(default_factory=dict)  # outcome
     drift: Mapping[tuple[int, str, str], int] = field(default_factory=dict)  # gpu, cause, outcome
     energy_gaps: Mapping[tuple[int, str], int] = field(default_factory=dict)  # gpu, cause
+    slurm_lookups: Mapping[tuple[str, str], int] = field(default_factory=dict)  # source, outcome
     apply_seconds: Mapping[str, Histogram] = field(default_factory=dict)  # event
 
 

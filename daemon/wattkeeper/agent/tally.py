@@ -21,6 +21,7 @@ class Tally:
     requests: Counter[str] = field(default_factory=Counter)
     drift: Counter[tuple[int, str, str]] = field(default_factory=Counter)
     energy_gaps: Counter[tuple[int, str]] = field(default_factory=Counter)
+    slurm_lookups: Counter[tuple[str, str]] = field(default_factory=Counter)
     _applied: dict[str, Histogram] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -49,5 +50,6 @@ class Tally:
             requests=dict(self.requests),
             drift=dict(self.drift),
             energy_gaps=dict(self.energy_gaps),
+            slurm_lookups=dict(self.slurm_lookups),
             apply_seconds=dict(self._applied),
         )

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from wattkeeper.errors import WattkeeperError
-from wattkeeper.model import JobFacts, JobKey
+from wattkeeper.model import UNKNOWN, JobFacts, JobKey
 from wattkeeper.text import printable
 
 MAX_ENVIRONMENT = 1 << 20
@@ -61,8 +61,9 @@ def parse_event(kind: EventKind, raw: bytes) -> HookEvent:
 def facts_of(environment: Mapping[str, str]) -> JobFacts:
     """The facts of a job in a hook's environment (variables: docs/decisions). Raises EventError.
 
-    What the release's hooks never carry (QOS before 26.05, job name) stays UNKNOWN; what they would carry and this
-    one lacks (ACCOUNT without accounting) is absent.
+    What the release's hooks never carry (QOS before 26.05, job name) stays UNKNOWN, and so does QOS in a hook that
+    lacks it, for nothing there tells the release; what they would carry and this one lacks (ACCOUNT without
+    accounting) is absent.
     """
     job_id = _number(environment, "SLURM_JOB_ID")
     if job_id is None:
@@ -78,6 +79,7 @@ def facts_of(environment: Mapping[str, str]) -> JobFacts:
         user=environment.get("SLURM_JOB_USER"),
         account=environment.get("SLURM_JOB_ACCOUNT"),
         partition=environment.get("SLURM_JOB_PARTITION"),
+        qos=environment.get("SLURM_JOB_QOS") or UNKNOWN,
         reservation=environment.get("SLURM_JOB_RESERVATION"),
         constraint=environment.get("SLURM_JOB_CONSTRAINTS"),
         comment=environment.get("SLURM_JOB_COMMENT"),
