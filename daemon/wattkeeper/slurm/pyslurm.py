@@ -36,7 +36,7 @@ class Pyslurm:
         version = str(greeting.get("version", ""))
         if release is not None and _release_of(version) == release:
             return cls(child)
-        child.close()
+        await child.close()
         if version and release is not None:
             why = f"it is for Slurm {version}, and this node has {release[0]}.{release[1]:02d}"
         else:
@@ -51,9 +51,9 @@ class Pyslurm:
             raise LookupFailedError(LookupProblem.TIMEOUT, f"job {job_id}: pyslurm had no answer in {deadline_s:g} s")
         return parse_answer(job_id, answer)
 
-    def close(self) -> None:
+    async def close(self) -> None:
         """End its process."""
-        self._child.close()
+        await self._child.close()
 
 
 def parse_answer(job_id: int, answer: str) -> Looked:

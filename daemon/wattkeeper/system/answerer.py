@@ -30,19 +30,20 @@ class Answerer:
                 try:
                     return await self._exchange(line)
                 except BaseException:
-                    self.close()  # whatever it may still say is no answer to the next question
+                    await self.close()  # whatever it may still say is no answer to the next question
                     raise
         except TimeoutError:
             return None
         except (OSError, ValueError):
             return ""
 
-    def close(self) -> None:
+    async def close(self) -> None:
         """Kill it, if it runs."""
-        if self._process is not None and self._process.returncode is None:
+        process, self._process = self._process, None
+        if process is not None and process.returncode is None:
             with suppress(ProcessLookupError):
-                os.killpg(self._process.pid, signal.SIGKILL)
-        self._process = None
+                os.killpg(process.pid, signal.SIGKILL)
+            await process.wait()
 
     async def _exchange(self, line: str) -> str:
         greeting = (
@@ -56,7 +57,7 @@ class Answerer:
         return await _line_of(process)
 
     async def _start(self) -> str:
-        self.close()
+        await self.close()
         self._process = await asyncio.create_subprocess_exec(
             *self._command,
             stdin=PIPE,
