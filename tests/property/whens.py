@@ -8,6 +8,7 @@ from typing import Any
 from hypothesis import strategies as st
 
 from wattkeeper.core.policy import Compare, Glob, Hosts, Pattern, Selector, When
+from wattkeeper.core.schedule import Schedule
 from wattkeeper.model import UNKNOWN, Conditions, GpuInfo, GpuUuid, JobFacts, JobKey
 from wattkeeper.units import Milliwatts
 
@@ -23,6 +24,9 @@ VALUES: dict[str, tuple[str | None, ...]] = {
 COUNTS = (0, 1, 2, 3, 8)
 NODES = ("n1", "n2", "n10")
 
+SCHEDULES = (Schedule(days=frozenset({3})), Schedule(days=frozenset({4})), Schedule(hours=((0, 720),)))
+"""The first moment of 1970 was a Thursday's midnight: the first and the last of them held."""
+
 _globs = st.sampled_from(["ab", "abc", "b", "a*", "ab*", "*", "?b", "*c", "[ab]*", "**", "a?*"])
 _ops = st.sampled_from(["==", "!=", "<", "<=", ">", ">="])
 
@@ -33,6 +37,8 @@ def _patterns(field: str) -> st.SearchStrategy[Pattern]:
     if field == "node":
         hosts = st.frozensets(st.sampled_from(NODES), min_size=1).map(Hosts)
         return hosts | st.sampled_from(["n*", "n1*", "n1", "*"]).map(Glob)
+    if field == "schedule":
+        return st.sampled_from(SCHEDULES)
     if field == "gpu_model":
         return st.sampled_from(["*V100*", "*a100*", "*", "tesla*", MODELS[0]]).map(Glob)
     return _globs.map(Glob)
@@ -43,7 +49,7 @@ def _selector(field: str) -> st.SearchStrategy[Selector]:
     return st.builds(Selector, st.just(field), patterns)
 
 
-_FIELDS = (*VALUES, "gpus", "num_nodes", "node", "gpu_model")
+_FIELDS = (*VALUES, "gpus", "num_nodes", "node", "gpu_model", "schedule")
 _selectors = (
     st.lists(st.sampled_from(_FIELDS), max_size=3, unique=True)
     .flatmap(lambda fields: st.tuples(*map(_selector, fields)))

@@ -83,8 +83,9 @@ def match_ramped(ceiling: Ceiling, job: JobFacts | None, gpu: GpuInfo, condition
     late = any(then.value is not False for when_at, then in seen if when_at <= second)
     turn = f"leaves {format_duration(lag)} late" if late else f"takes on {format_duration(lead)} early"
     ramping = f"which this node {turn} (ramp)" if now.value is False and value is not False else ""
-    # an answer turns where an edge comes into sight, lead before it, or goes out of it, lag after
-    return Ramped(value, pending, min(edges[0] + lag, edges[-1] - lead) if edges else None, ramping)
+    # the answer may turn where an edge comes into sight, lead before it, or goes out of it, lag after; its words at one
+    changes = [edges[0] + lag, edges[-1] - lead, *(edge for edge in edges if edge > second)] if edges else []
+    return Ramped(value, pending, min(changes, default=None), ramping)
 
 
 def _any(parts: Iterable[Match]) -> tuple[bool | None, frozenset[str]]:

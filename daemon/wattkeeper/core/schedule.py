@@ -65,8 +65,9 @@ class Schedule:
         """The windows that overlap the time from ``first`` up to ``last``, cut to it, merged and in order."""
         start, end = math.floor(first), math.floor(last)
         for opens, closes in merged(self._around(start, self.zone or zone, (end - start) // DAY_S + 2)):
-            if opens < end and closes > start:
-                yield max(opens, start), min(closes, end)
+            window = max(opens, start), min(closes, end)
+            if window[0] < window[1]:
+                yield window
 
     def ever(self) -> bool:
         """False where no day is one of its days: the 30th of February. Looks at all that the calendar has."""
