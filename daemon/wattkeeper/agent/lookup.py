@@ -86,7 +86,7 @@ class Lookups:
         tasks = set[asyncio.Task[JobFacts]]()
         if "group" in lacking:
             tasks.add(self._task(job, "group", self._find_groups))
-        if lacking & SLURMS:
+        if lacking & SLURMS and self._sources:  # without any (`lookup: off`) it stays unknown
             tasks.add(self._task(job, "slurm", self._find_fields))
         if not tasks:
             return job
@@ -139,8 +139,6 @@ class Lookups:
             looked = await self._ask(job)
             if looked is not None:
                 return merge(job, replace(job, qos=looked.qos, job_name=looked.job_name))
-            if not self._sources:
-                await asyncio.Event().wait()  # `lookup: off`: it stays unknown until the job ends
             await self._clock.sleep(pause_s + slot_s(job))
             pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
 
