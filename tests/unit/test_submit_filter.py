@@ -1,4 +1,4 @@
-"""The submit filter's Lua: its verdict on a comment is the agent's, in every release of Lua that Slurm is built with."""
+"""The submit filter's Lua: its verdict on a comment is the agent's, in any Lua that Slurm is built with."""
 
 import json
 import shutil
@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
-
 from tests.lab.spec import REPO
+
 from wattkeeper.core.request import Asked, Malformed, parse_comment
 
 CORPUS = [json.loads(line) for line in (Path(__file__).parents[1] / "fixtures/comments.jsonl").read_text().splitlines()]

@@ -1,5 +1,6 @@
 """A hook's environment, as bytes that users had a hand in, as an event."""
 
+import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,6 +11,9 @@ from wattkeeper.model import UNKNOWN, JobFacts, JobKey
 from wattkeeper.text import printable
 
 MAX_ENVIRONMENT = 1 << 20
+OPTION = "SPANK_WATTKEEPER_GPU_POWER"
+"""What was given to --gpu-power, where the site has deploy/slurm/spank. Users can make it any text."""
+_OPTION_LIMIT = 128  # characters: twice what a request may have, so that one cut short stays malformed
 _NUMBER = re.compile(r"[0-9]{1,10}", re.ASCII)
 
 
@@ -82,11 +86,17 @@ def facts_of(environment: Mapping[str, str]) -> JobFacts:
         qos=environment.get("SLURM_JOB_QOS") or UNKNOWN,
         reservation=environment.get("SLURM_JOB_RESERVATION"),
         constraint=environment.get("SLURM_JOB_CONSTRAINTS"),
-        comment=environment.get("SLURM_JOB_COMMENT"),
+        comment=_comment(environment),
         num_nodes=_number(environment, "SLURM_JOB_NUM_NODES"),
         node=environment.get("SLURMD_NODENAME", ""),
         het_job_id=_number(environment, "SLURM_HET_JOB_ID"),
     )
+
+
+def _comment(environment: Mapping[str, str]) -> str | None:
+    """The job's comment; with --gpu-power, which wins over it, a comment that asks for just that."""
+    option = environment.get(OPTION)
+    return environment.get("SLURM_JOB_COMMENT") if option is None else json.dumps({"power": option[:_OPTION_LIMIT]})
 
 
 def _number(environment: Mapping[str, str], name: str) -> int | None:

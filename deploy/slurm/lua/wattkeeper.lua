@@ -46,9 +46,9 @@ fold_range(0x212a, 0x212a, KELVIN) -- a K in any case, as Unicode has it
 local function fold_run(bytes)
   local parts, at = {}, 1
   while at <= #bytes do
-    local size = (FOLDED[bytes:sub(at, at + 1)] and 2) or (FOLDED[bytes:sub(at, at + 2)] and 3) or 1
-    parts[#parts + 1] = FOLDED[bytes:sub(at, at + size - 1)] or OTHER
-    at = at + size
+    local size = (FOLDED[bytes:sub(at, at + 1)] and 2) or (FOLDED[bytes:sub(at, at + 2)] and 3)
+    parts[#parts + 1] = size and FOLDED[bytes:sub(at, at + size - 1)] or OTHER
+    at = size and at + size or bytes:match("^.[\128-\191]*()", at)
   end
   return table.concat(parts)
 end
