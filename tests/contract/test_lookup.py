@@ -15,13 +15,21 @@ import pytest
 from tests.fake_slurm import FakeLookup
 from tests.lab import Lab, LabSpec, missing_programs
 from tests.lab.database import ACCOUNT, PROGRAMS
+from tests.lab.waiting import record
 
+from wattkeeper.agent.lookup import Lookups
+from wattkeeper.agent.tally import Tally
+from wattkeeper.core.policy import BASELINE_CAP, Glob, Policy, Rule, Selector, When
+from wattkeeper.model import JobFacts, JobKey, Source
 from wattkeeper.protocols import JobLookup, Looked, LookupFailedError, LookupProblem
 from wattkeeper.slurm.programs import Programs
 from wattkeeper.slurm.pyslurm import Pyslurm
 from wattkeeper.slurm.scontrol import Scontrol
+from wattkeeper.system.clock import SystemClock
+from wattkeeper.system.groups import Groups
 
 HEADER = "UserId=root(0) GroupId=root(0) MCS_label=N/A Priority=1 Nice=0 Account=boss QOS=high JobState=RUNNING"
+QOS_POLICY = Policy((Rule("a", When((Selector("qos", (Glob("high"),)),)), BASELINE_CAP, None, Source("p", 1)),))
 HOSTILE = {
     "a field": ("train QOS=high", "QOS=high"),
     "a header": (f"x {HEADER}", f"y {HEADER}"),
@@ -167,3 +175,27 @@ def test_with_slurmctld_gone_it_says_so_in_time(world: World) -> None:
     finally:
         world.lab.start_slurmctld()
     assert world.look_up(job).qos == "high"
+
+
+def test_a_prolog_waits_200_ms_for_a_slurmctld_that_hangs_and_the_qos_comes_when_it_is_back(dbd_lab: Lab) -> None:
+    async def scene() -> None:
+        told = list[JobFacts]()
+        lookup = Scontrol(Programs(dbd_lab.files.slurm_conf, None))
+        clock = SystemClock()
+        lookups = Lookups([("scontrol", lookup)], Groups(clock), clock, Tally(), told.append, timeout_s=0.5)
+        dbd_lab.slurmctld.signal(signal.SIGSTOP)
+        try:
+            start = time.monotonic()
+            assert await lookups.begin(job, QOS_POLICY) == job
+            record("a Prolog while slurmctld hangs", time.monotonic() - start, 0.25)
+        finally:
+            dbd_lab.slurmctld.signal(signal.SIGCONT)
+        async with asyncio.timeout(20):
+            while not told:  # noqa: ASYNC110 - what is told is a plain list
+                await asyncio.sleep(0.02)
+        assert told[0].qos == "high"
+        lookups.close()
+
+    job = JobFacts(JobKey("lab", dbd_lab.sbatch("sleep 300", "--qos=high"), "r0"), os.geteuid(), num_nodes=1)
+    asyncio.run(scene())
+    dbd_lab.cancel_all()

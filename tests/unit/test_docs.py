@@ -64,6 +64,8 @@ METRICS_TAIL = """
 | `energy_gaps_total` | `cause` | `outage`: other holders at its end than at its beginning, or a card without a \
 counter that could not be read; `restart`: the counter began anew; `jump`: it moved as no GPU can draw |
 | `requests_total` | `outcome` | `none`, `granted`, `clamped`, `denied`, `malformed` |
+| `slurm_lookups_total` | `source` | `pyslurm`; `scontrol` (and `squeue`, where its text settles nothing) |
+| `slurm_lookups_total` | `outcome` | `ok`, `timeout`, `refused`; `wrong`: of another job, or garbage; `not_found` |
 | `drift_total` | `cause` | `writer`: another program; `reset`: driver reload or GPU reset |
 | `drift_total` | `outcome` | `repaired`, `reported`, `yielded` |
 | `source_up` | `source` | `nvml`; `ledger`: 0 while it cannot be written and the agent goes on in memory |

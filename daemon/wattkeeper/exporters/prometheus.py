@@ -118,6 +118,9 @@ FAMILIES = (
         "Limits found changed by something else, and what the agent did.",
         ("gpu", "cause", "outcome"),
     ),
+    Family(
+        "slurm_lookups_total", "counter", "Questions to Slurm about a job, and what came of them.", ("source", "outcome")
+    ),
     Family("policy_last_reload_successful", "gauge", "1 where the last reading of the policy was good."),
     Family(
         "policy_last_reload_success_timestamp_seconds", "gauge", "When the policy in force was read, in Unix seconds."
@@ -328,6 +331,8 @@ def _add_counters(page: _Page, counters: Counters) -> None:
         page.add("drift_total", (str(minor), cause, outcome), count)
     for (minor, cause), count in counters.energy_gaps.items():
         page.add("energy_gaps_total", (str(minor), cause), count)
+    for (source, outcome), count in counters.slurm_lookups.items():
+        page.add("slurm_lookups_total", (source, outcome), count)
 
 
 def _label(text: JobText) -> str:
