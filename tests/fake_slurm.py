@@ -15,6 +15,7 @@ class FakeLookup:
         self.problem: LookupProblem | None = None
         self.answers_of: int | None = None  # whatever is asked, it tells of this job
         self.mended = asyncio.Event()
+        self.closed = False
         self._ids = count(1)
 
     def add(self, qos: str | None = "normal", name: str = "train", uid: int = 0, job_id: int | None = None) -> int:
@@ -47,3 +48,6 @@ class FakeLookup:
         if found is None:
             raise LookupFailedError(LookupProblem.NOT_FOUND, f"job {job_id}: no such job")
         return found
+
+    async def close(self) -> None:
+        self.closed = True

@@ -124,6 +124,10 @@ class JobLookup(Protocol):
         """
         ...
 
+    async def close(self) -> None:
+        """End what it started."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class GpuNote:

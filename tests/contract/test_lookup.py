@@ -194,7 +194,7 @@ def test_a_prolog_waits_200_ms_for_a_slurmctld_that_hangs_and_the_qos_comes_when
             while not told:  # noqa: ASYNC110 - what is told is a plain list
                 await asyncio.sleep(0.02)
         assert told[0].qos == "high"
-        lookups.close()
+        await lookups.close()
 
     job = JobFacts(JobKey("lab", dbd_lab.sbatch("sleep 300", "--qos=high"), "r0"), os.geteuid(), num_nodes=1)
     asyncio.run(scene())

@@ -3,10 +3,12 @@
 import asyncio
 import sys
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
 from wattkeeper.protocols import LookupFailedError, LookupProblem
+from wattkeeper.slurm.lookups import open_lookups
 from wattkeeper.slurm.programs import Programs
 from wattkeeper.slurm.pyslurm import Pyslurm, parse_answer
 
@@ -118,3 +120,29 @@ def test_an_answer_of_another_job_or_garbage_is_wrong(answer: str) -> None:
 def test_a_field_that_is_no_text_is_absent() -> None:
     looked = parse_answer(5, '{"jobs": [{"job_id": 5, "user_id": 1, "qos": null, "name": 3}]}')
     assert (looked.qos, looked.job_name) == (None, None)
+
+
+@pytest.mark.parametrize(
+    ("which", "there", "names"),
+    [
+        ("auto", True, ["pyslurm", "scontrol"]),
+        ("auto", False, ["scontrol"]),
+        ("pyslurm", True, ["pyslurm"]),
+        ("pyslurm", False, []),
+        ("scontrol", True, ["scontrol"]),
+        ("off", True, []),
+    ],
+)
+def test_the_setting_says_who_is_asked(
+    site: Path, monkeypatch: pytest.MonkeyPatch, which: Literal["auto"], there: bool, names: list[str]
+) -> None:
+    async def scene() -> None:
+        sources = await open_lookups(which, Programs(None, site))
+        assert [name for name, _ in sources] == names
+        for _, source in sources:
+            await source.close()
+
+    if there:
+        build(site, OLD)
+    monkeypatch.setattr(sys, "executable", str(site / "python"))
+    asyncio.run(scene())

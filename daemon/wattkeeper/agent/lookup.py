@@ -104,10 +104,12 @@ class Lookups:
             if task is not None:
                 task.cancel()
 
-    def close(self) -> None:
-        """End every look-up."""
+    async def close(self) -> None:
+        """End every look-up, and close the sources."""
         for key, _ in tuple(self._running):
             self.end(key)
+        for _, source in self._sources:
+            await source.close()
 
     def _task(
         self, job: JobFacts, which: str, find: Callable[[JobFacts], Coroutine[None, None, JobFacts]]

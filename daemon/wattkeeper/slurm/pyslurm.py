@@ -28,9 +28,9 @@ class Pyslurm:
         self._child = child
 
     @classmethod
-    async def open(cls, programs: Programs, python: str = sys.executable) -> "Pyslurm | None":
+    async def open(cls, programs: Programs, python: str | None = None) -> "Pyslurm | None":
         """Import pyslurm and compare it with this node's Slurm; None, and logged, where it is absent or another's."""
-        child = Answerer([python, "-P", str(_CHILD)], programs.environment)
+        child = Answerer([python or sys.executable, "-P", str(_CHILD)], programs.environment)
         greeting = _json_of(await child.ask("", START_S) or "")
         release = await programs.release(START_S)
         version = str(greeting.get("version", ""))

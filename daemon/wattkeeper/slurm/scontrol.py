@@ -58,6 +58,9 @@ class Scontrol:
             raise LookupFailedError(kind, f"job {job_id}: squeue lists no such job: {printable(done.output, 80)}")
         return rows[job_id]
 
+    async def close(self) -> None:
+        """Nothing goes on between look-ups."""
+
 
 def _answer_of(program: str, job_id: int, done: Finished) -> Finished:
     """What a program said, where it ended well. Raises LookupFailedError otherwise."""

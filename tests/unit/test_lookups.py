@@ -168,7 +168,7 @@ def test_an_answer_of_another_job_or_of_another_users_is_wrong_and_not_believed(
         lookups = bench.lookups()
         assert (await lookups.begin(JOB, policy("qos"), patience_s=0.05)).qos is UNKNOWN
         assert bench.counted() == {("scontrol", "wrong"): bench.counted()["scontrol", "wrong"]}
-        lookups.close()
+        await lookups.close()
 
     run(scene())
 
@@ -185,7 +185,7 @@ def test_the_next_source_is_asked_where_one_refuses_and_not_where_slurmctld_is_s
         lookups = bench.lookups(timeout_s=0.05)
         assert (await lookups.begin(JOB, policy("qos"), patience_s=0.03)).qos is UNKNOWN
         assert slurm.asked == [7]
-        lookups.close()
+        await lookups.close()
 
     run(scene())
 
