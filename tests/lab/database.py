@@ -35,17 +35,17 @@ class Database:
             shutil.chown(self._root, "mysql")
         (files.etc / "slurmdbd.conf").write_text(slurmdbd_conf(files, port))
         (files.etc / "slurmdbd.conf").chmod(0o600)
-        settings = self._root / "my.cnf"
-        settings.write_text(my_cnf(self._root, self._socket))
-        argv = ["mariadbd", f"--defaults-file={settings}", *self._as]
+        self._settings = self._root / "my.cnf"
+        self._settings.write_text(my_cnf(self._root, self._socket))
+        argv = ["mariadbd", f"--defaults-file={self._settings}", *self._as]
         self.mariadbd = Daemon("mariadbd", argv, self._env, files.log / "mariadbd.log")
         self.slurmdbd = Daemon("slurmdbd", ["slurmdbd", "-D"], self._env, files.log / "slurmdbd.log")
 
     def start(self) -> None:
         """Makes the database and returns when slurmdbd answers and knows the cluster, its account, QOS and users."""
         run(
-            ["mariadb-install-db", "--no-defaults", *self._as, f"--datadir={self._root / 'data'}",
-             f"--tmpdir={self._root}", "--auth-root-authentication-method=normal", "--skip-test-db"], self._env,
+            ["mariadb-install-db", f"--defaults-file={self._settings}", *self._as, f"--tmpdir={self._root}",
+             "--auth-root-authentication-method=normal", "--skip-test-db"], self._env, timeout_s=120,
         )  # fmt: skip
         self.mariadbd.start()
         client = ["--no-defaults", "-uroot", f"--socket={self._socket}"]
@@ -126,7 +126,7 @@ pid-file={root}/mariadbd.pid
 skip-networking
 skip-log-bin
 innodb_buffer_pool_size=64M
-innodb_log_file_size=16M
+innodb_log_file_size=4M
 innodb_flush_log_at_trx_commit=0
 innodb_lock_wait_timeout=900
 """
