@@ -83,9 +83,25 @@ def match_ramped(ceiling: Ceiling, job: JobFacts | None, gpu: GpuInfo, condition
     late = any(then.value is not False for when_at, then in seen if when_at <= second)
     turn = f"leaves {format_duration(lag)} late" if late else f"takes on {format_duration(lead)} early"
     ramping = f"which this node {turn} (ramp)" if now.value is False and value is not False else ""
-    # the answer may turn where an edge comes into sight, lead before it, or goes out of it, lag after; its words at one
-    changes = [edges[0] + lag, edges[-1] - lead, *(edge for edge in edges if edge > second)] if edges else []
-    return Ramped(value, pending, min(changes, default=None), ramping)
+    values = [then.value for _, then in seen]
+    return Ramped(value, pending, _next_change(values, edges, second, (lead, lag)), ramping)
+
+
+def _next_change(values: list[bool | None], edges: list[float], second: int, reach: tuple[int, int]) -> float | None:
+    """Up to when an answer from ``values`` stands, each of which goes up to its edge.
+
+    An edge comes into sight ``lead`` before it and goes out of it ``lag`` after; the words may turn at it.
+    """
+    if not edges:
+        return None
+    lead, lag = reach
+    ahead = [edge for edge in edges if edge > second]
+    if True in values:
+        last = max(at for at, value in enumerate(values) if value is True)
+        return min([edges[last] + lag, *ahead])
+    if None in values:
+        return min([edges[0] + lag, edges[-1] - lead, *ahead])
+    return edges[-1] - lead
 
 
 def _any(parts: Iterable[Match]) -> tuple[bool | None, frozenset[str]]:
