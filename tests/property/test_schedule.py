@@ -17,7 +17,7 @@ def test_every_edge_turns_it_and_between_edges_it_stands(
 ) -> None:
     edge = schedule.next_edge(at + part, zone)
     now = schedule.active(at + part, zone)
-    until = at + (HORIZON_DAYS - 1) * DAY_S if edge is None else edge
+    until = at + (HORIZON_DAYS - 2) * DAY_S if edge is None else edge
     assert until > at
     between = [at + (until - at) * n // 17 for n in range(17)]
     assert {schedule.active(moment, zone) for moment in [*between, until - 1]} == {now}

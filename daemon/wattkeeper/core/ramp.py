@@ -56,7 +56,7 @@ def next_edge(schedules: Iterable[Schedule], conditions: Conditions) -> float | 
     if not distinct:
         return None
     edges = [schedule.next_edge(conditions.now_at, conditions.zone) for schedule in distinct]
-    look_again = math.floor(conditions.now_at) + (HORIZON_DAYS - 1) * DAY_S
+    look_again = math.floor(conditions.now_at) + (HORIZON_DAYS - 2) * DAY_S  # days may begin late, or be shorter
     return float(min((edge for edge in edges if edge is not None), default=look_again))
 
 
