@@ -67,9 +67,18 @@ class AtOnce:
 class OneNode:
     """A node with GPUs of 700 W, whose agent can be restarted. ``store`` outlives it; ``changes``: all it was told."""
 
-    def __init__(self, *infos: GpuInfo, processes: Processes | None = None, gres: tuple[GresGpu, ...] | None = None):
+    def __init__(
+        self,
+        *infos: GpuInfo,
+        processes: Processes | None = None,
+        gres: tuple[GresGpu, ...] | None = None,
+        policy: Policy | None = None,
+        gpus: FakeGpus | None = None,
+    ):
+        """``gpus``: those of ``infos``, where they are to behave otherwise than fakes do."""
         self.clock = HandClock()
-        self.gpus = FakeGpus(*infos)
+        self.gpus = gpus or FakeGpus(*infos)
+        self._policy = policy or Policy()
         self.store = MemoryStore()
         self.changes: list[Change] = []
         self._processes = processes
@@ -81,7 +90,7 @@ class OneNode:
     def start(self) -> None:
         """An agent that knows what the store kept; what another knew is gone."""
         self.tally = Tally()
-        self.state = State(Settings(), Policy(), "node1", boot_id=self.clock.boot_id())
+        self.state = State(Settings(), self._policy, "node1", boot_id=self.clock.boot_id())
         ledger = cast(LedgerWriter, AtOnce(self.store, self.changes))
         observer = Observer(self.state, self.gpus, self.clock, self._processes)
         steersman = Steersman(self.state, self.gpus, self.clock, self.tally)
@@ -115,9 +124,17 @@ class OneNode:
         """An event, a second after whatever came before it, or (``when``) out of the spool."""
         self.go_on(1)
         self._stamp()
-        known = {"SLURM_JOB_ID": str(job_id), "SLURM_JOB_UID": "1000", "SLURM_CLUSTER_NAME": "c"}
-        raw = b"".join(f"{name}={value}\0".encode() for name, value in {**known, **environment}.items())
-        return asyncio.run(self._events.handle(kind, raw, when))
+        return asyncio.run(self._events.handle(kind, _raw(job_id, environment), when))
+
+    def post_at_once(self, *events: tuple[EventKind, int, Mapping[str, str]]) -> list[Answer]:
+        """Several events, none of which waits for another's answer."""
+        self.go_on(1)
+        self._stamp()
+
+        async def all_of_them() -> list[Answer]:
+            return await asyncio.gather(*(self._events.handle(k, _raw(job, env), None) for k, job, env in events))
+
+        return asyncio.run(all_of_them())
 
     def go_on(self, seconds: float, **gained_mj: int) -> None:
         """Time passes, and counters gain: ``GPU_0=5`` means 5 mJ on ``GPU-0``."""
@@ -151,6 +168,11 @@ class OneNode:
         for gpu in self.gpus.gpus.values():
             reading: GpuReading = gpu.reading
             gpu.reading = replace(reading, at_mono=self.clock.mono(), at=self.clock.wall())
+
+
+def _raw(job_id: int, environment: Mapping[str, str]) -> bytes:
+    known = {"SLURM_JOB_ID": str(job_id), "SLURM_JOB_UID": "1000", "SLURM_CLUSTER_NAME": "c"}
+    return b"".join(f"{name}={value}\0".encode() for name, value in {**known, **environment}.items())
 
 
 def gpu(minor: int, **more: object) -> GpuInfo:

@@ -219,6 +219,9 @@ class Decision:
     and not known. ``asked``: the user's words, escaped and safe to print as they are; None where nothing was asked.
     ``steps`` is the one text that ``explain``, ``status``, the user's message and the log print. ``next_change``: the
     Unix time up to which it stands, as far as time goes; it may stand for longer. None: time has no part in it.
+
+    Of a GPU that several jobs hold: ``alone_mw`` is what it would have were this job its only holder, where that is
+    another limit than it has (else None); ``void``: the request was good, and does not count because of the others.
     """
 
     gpu: GpuUuid
@@ -234,6 +237,8 @@ class Decision:
     observe: bool = False
     pending: frozenset[str] = frozenset()
     next_change: float | None = None
+    alone_mw: Milliwatts | None = None
+    void: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -248,6 +253,11 @@ class Target:
     limit_mw: Milliwatts | None
     decisions: tuple[Decision, ...]
     observe: bool = False
+
+    @property
+    def conflicts(self) -> int:
+        """How many holders would have another limit, were they alone on the GPU."""
+        return sum(decision.alone_mw is not None for decision in self.decisions)
 
     @property
     def why(self) -> str:

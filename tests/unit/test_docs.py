@@ -82,6 +82,9 @@ wattkeeper_gpu_power_limit_watts - wattkeeper_gpu_power_limit_target_watts > 1
 # GPUs that are not capped now: given up to another program, or held by an admin
 wattkeeper_gpu_drift_yielded == 1 or wattkeeper_gpu_held == 1
 
+# GPUs that several jobs hold, of which one at least would have another limit alone
+wattkeeper_gpu_sharing_conflicts > 0
+
 # A policy that could not be read
 wattkeeper_policy_last_reload_successful == 0
 

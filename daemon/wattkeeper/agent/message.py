@@ -42,6 +42,8 @@ def _because(decision: Decision, cap: Milliwatts | None) -> str:
         case Outcome.CLAMPED:
             low = decision.allowed_mw and decision.cap_mw == decision.allowed_mw[0] != decision.allowed_mw[1]
             text = f"{asked}; {rule} allows no less" if low else f"{asked}; {allowed}"
+        case Outcome.DENIED if decision.void:
+            text = f"{asked}, which does not count because other users' jobs hold this GPU too; {rule}"
         case Outcome.DENIED:
             text = f"{asked}; {rule} does not allow that"
         case Outcome.MALFORMED:
@@ -51,4 +53,7 @@ def _because(decision: Decision, cap: Milliwatts | None) -> str:
     if device and before and cap is not None and before.cap_mw is not None and cap < before.cap_mw:
         binding = steps[StepKind.CEILING] if steps[StepKind.CEILING].cap_mw != before.cap_mw else device
         text += f"; {binding.kind} {binding.text}"
+    if decision.alone_mw is not None:
+        shared = f"; {before.kind} {before.text}" if before and not decision.void else ""
+        text += f"{shared}; alone you would have {format_power(decision.alone_mw)}"
     return text + ("; only observed, not written" if decision.observe else "")

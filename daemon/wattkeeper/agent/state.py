@@ -34,7 +34,7 @@ class Gpu:
 
     ``saved_mw``: the baseline saved in ``run_dir``; ``free_mw``: the limit last seen while no job held the GPU and
     we had not written it. ``grounds``: what the target was decided on: while they stay, so does
-    it. ``applying`` counts writes under way. ``left_mw``: a foreign
+    it. ``applying`` counts writes under way, of which ``writing_mw`` is the newest. ``left_mw``: a foreign
     limit that was reported and is being left. ``read_error`` stands until the GPU is read again, ``error`` until it is
     written. ``use``: how much each holder has used it, and in the interval that ended at which monotonic time.
     """
@@ -57,6 +57,7 @@ class Gpu:
     read_error: str | None = None
     error: str | None = None
     applying: int = 0
+    writing_mw: Milliwatts | None = None
 
 
 @dataclass(slots=True)

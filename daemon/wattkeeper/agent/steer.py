@@ -75,7 +75,9 @@ class Steersman:
             elif gpu.ours or starting or target.limit_mw != baseline:
                 mine.append(target)
         gpus = {target.gpu: self._state.gpus[target.gpu] for target in mine}
-        readings = {uuid: gpu.reading for uuid, gpu in gpus.items() if gpu.reading is not None}
+        limits = {target.gpu: target.limit_mw for target in mine}
+        ahead = {uuid: _ahead(gpu, limits[uuid]) for uuid, gpu in gpus.items()}
+        readings = {uuid: reading for uuid, reading in ahead.items() if reading is not None}
         known = [uuid for uuid, gpu in gpus.items() if self._state.baseline_mw(gpu) is not None]
         return plan(mine, readings, known)
 
@@ -85,6 +87,9 @@ class Steersman:
         ``cause`` is what the writes are counted as, but for those on ``drifted`` GPUs, which are repairs.
         """
         done = True
+        for action in actions:
+            gpu = self._state.gpus[action.gpu]
+            gpu.applying, gpu.writing_mw = gpu.applying + 1, action.new_mw
         for part in ([a for a in actions if a.lowers], [a for a in actions if not a.lowers]):
             causes = ["drift" if action.gpu in drifted else cause for action in part]
             done &= all(await asyncio.gather(*map(self._write, part, causes)))
@@ -129,8 +134,9 @@ class Steersman:
     async def _write(self, action: Action, cause: str) -> bool:
         gpu = self._state.gpus[action.gpu]
         backs_off = not self._state.holders(action.gpu) and action.new_mw == self._state.baseline_mw(gpu)
-        gpu.applying += 1
         try:
+            if gpu.writing_mw != action.new_mw:
+                return True  # while the lowerings were made, a newer target has overtaken this one
             write = self._actuator.give_back if backs_off else self._actuator.set_limit
             read_mw = Milliwatts(await write(action.gpu, action.new_mw, WRITE_DEADLINE_S))
         except DeviceError as error:
@@ -140,6 +146,7 @@ class Steersman:
             return False
         finally:
             gpu.applying -= 1
+            gpu.writing_mw = gpu.writing_mw if gpu.applying else None
         gpu.ours = not backs_off
         gpu.error = None
         gpu.saved_mw = gpu.saved_mw if gpu.saved_mw is not None else action.old_mw
@@ -173,6 +180,14 @@ def _after_write(reading: GpuReading, read_mw: Milliwatts) -> GpuReading:
         freed = before is None or (same_limit(enforced, before) and read_mw > enforced)
         enforced = None if freed else min(enforced, read_mw)
     return replace(reading, requested_mw=read_mw, enforced_mw=enforced)
+
+
+def _ahead(gpu: Gpu, wanted_mw: Milliwatts | None) -> GpuReading | None:
+    """A reading to plan from. Where a write of another limit is under way, the card will have that one: what it reads
+    now says nothing, and if it is what is wanted, another write is needed all the same."""
+    if gpu.reading is None or wanted_mw is None or gpu.writing_mw is None or same_limit(gpu.writing_mw, wanted_mw):
+        return gpu.reading
+    return replace(gpu.reading, requested_mw=gpu.writing_mw)
 
 
 def _is_due(target: Target, now_at: float) -> bool:

@@ -11,7 +11,7 @@ from wattkeeper.units import Millijoules, Milliwatts, joules, watts
 Json = dict[str, Any]
 
 
-UNEXPLAINED: Json = {"allowed_w": None, "observe": False, "pending": [], "steps": []}
+UNEXPLAINED: Json = {"allowed_w": None, "alone_w": None, "observe": False, "pending": [], "steps": []}
 """What is said of a cap where the decision behind it is not at hand."""
 
 
@@ -93,6 +93,7 @@ def _job_gpu(job: JobView, uuid: GpuUuid, gpu: GpuView) -> Json:
         "asked": _asked(decision),
         "rule": decision.rule,
         "allowed_w": [watts(bound) for bound in decision.allowed_mw] if decision.allowed_mw else None,
+        "alone_w": _watts(decision.alone_mw),
         "observe": decision.observe,
         "pending": sorted(decision.pending),
         "steps": [step_json(step) for step in decision.steps],
@@ -158,6 +159,7 @@ def _gpu(gpu: GpuView, snapshot: Snapshot, mine: set[str], uid: int) -> Json:
         "temperature_c": reading.temperature_c if reading else None,
         "utilization": None if used is None else used / 100,
         "holders": [key if key in mine or uid == 0 else "another user's job" for key in holders],
+        "sharing_conflicts": gpu.target.conflicts if gpu.target else 0,
         # the reason can quote what a holder asked: it is for those who may see every holder
         "why": gpu.target.why if gpu.target and (uid == 0 or mine.issuperset(holders)) else None,
         "ours": gpu.ours,
