@@ -1,6 +1,6 @@
 """A GPU from its model's name, for decisions without one."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 from wattkeeper.config.models import KNOWN, KnownRange
 from wattkeeper.config.settings import GpuSettings
@@ -52,11 +52,23 @@ def _known(model: str) -> KnownRange | None:
     """The known model of that name or glob. Raises WattkeeperError where several with different limits fit."""
     name = _SHORT.get(model.lower(), model)
     exact = [known for known in KNOWN if known.name.lower() == name.lower()]
-    fits = exact or [known for known in KNOWN if fits_model(name, known.name) or fits_model(f"*{name}*", known.name)]
+    fits = exact or _fitting(KNOWN, name) or _fitting(_simulated(), name)
     if len({(known.min_mw, known.max_mw) for known in fits}) > 1:
         names = ", ".join(known.name for known in fits)
         raise WattkeeperError(f"several models fit '{printable(model, 60)}': {names}: name one of them")
     return fits[0] if fits else None
+
+
+def _fitting(known: Iterable[KnownRange], name: str) -> list[KnownRange]:
+    return [one for one in known if fits_model(name, one.name) or fits_model(f"*{name}*", one.name)]
+
+
+def _simulated() -> Iterator[KnownRange]:
+    """The models that `wattkeeper sim` can simulate, whose figures have their sources."""
+    from wattkeeper.simulator.models import shipped_models
+
+    for model in shipped_models().values():
+        yield KnownRange(model.name, Milliwatts(model.min_mw), Milliwatts(model.max_mw))
 
 
 def _unknown(model: str) -> str:

@@ -35,13 +35,18 @@ def errors_of(policy: Policy, sound: Callable[[Part], bool]) -> Iterator[Problem
 
 def warnings_of(policy: Policy) -> Iterator[Problem]:
     """Caps outside of a known model's range, and rules by which users can choose to have more power."""
-    for path, cap, when in _caps_of(policy):
-        yield from _out_of_range(path, cap, when)
+    yield from out_of_known_range(policy)
     for at, rule in enumerate(policy.rules):
         yield from _more_by_choice(rule, policy.rules[at + 1 :])
     for section, parts in (("caps", policy.rules), ("ceilings", policy.ceilings)):
         for part in parts:
             yield from _constant(f"{section}[{part.name}].when.schedule", part)
+
+
+def out_of_known_range(policy: Policy) -> Iterator[Problem]:
+    """Caps in watts that none of the known models takes which their own text, or a ``when``, names."""
+    for path, cap, when in caps_of(policy):
+        yield from _out_of_range(path, cap, when)
 
 
 _NEVER = "never matches: what `not` excludes is all that the rest selects"
@@ -57,7 +62,7 @@ def _why_unreachable(rule: Rule, earlier: list[Rule]) -> str | None:
     return None
 
 
-def _caps_of(policy: Policy) -> Iterator[tuple[str, Cap, When]]:
+def caps_of(policy: Policy) -> Iterator[tuple[str, Cap, When]]:
     """Every cap with its path and the ``when`` it stands under; a profile's again where a ``when`` narrows models."""
     for name, cap in policy.profiles.items():
         yield f"profiles.{name}.cap", cap, When()

@@ -1,7 +1,6 @@
 """A site's policy files: YAML in, ``core.policy.Policy`` out, or every problem at once."""
 
 import hashlib
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,6 +8,21 @@ from typing import Literal, cast
 
 from wattkeeper.config.caps import read_cap, read_profile
 from wattkeeper.config.checks import errors_of, warnings_of
+from wattkeeper.config.policy_shape import (
+    CEILING,
+    IDLE,
+    MODE,
+    NAME,
+    OUTSIDE,
+    POLICY,
+    PROFILE_ENTRY,
+    RAMP,
+    REQUESTS,
+    RULE,
+    SHARED_GPUS,
+    VERSION,
+)
+from wattkeeper.config.shapes import Shape
 from wattkeeper.config.walk import Walk, join, raise_if_any
 from wattkeeper.config.when import read_when
 from wattkeeper.config.yaml_lines import Items, Node, Table, Text, parse, read_text
@@ -18,15 +32,11 @@ from wattkeeper.errors import ConfigError, Problem
 from wattkeeper.model import Source
 from wattkeeper.text import printable
 
-POLICY_KEYS = ("version", "profiles", "caps", "ceilings", "idle", "shared_gpus")
+POLICY_KEYS = POLICY.names
 
 RAMP_S = 600
 """How long the ramp of a ceiling with a schedule is where the policy does not say."""
 
-_NAME = re.compile(r"[\w](?:[\w .:@+/-]{0,62}[\w.:@+/-])?")
-_RULE_KEYS = ("name", "when", "cap", "requests", "mode")
-_CEILING_KEYS = ("name", "when", "cap", "ramp")
-_REQUEST_KEYS = ("min", "max", "outside")
 _WRONG = Cap(text="", choices=())
 """Stands in for a cap in which something is wrong, which has been noted. It compares with nothing."""
 
@@ -121,9 +131,9 @@ class _Reader:
         if root is None:
             self.problems.append(Problem(file, 1, "", "the file is empty (needed at least: version: 1)"))
             return None
-        known = walk.table(root, "", POLICY_KEYS, required=("version",))
+        known = walk.table(root, "", POLICY.names, POLICY.required)
         if "version" in known:
-            walk.choice(known["version"][1], "version", ("1",))
+            walk.choice(known["version"][1], "version", VERSION.words)
         return walk, known
 
     def read_profiles(self, walk: Walk, known: _Known) -> None:
@@ -141,24 +151,24 @@ class _Reader:
                 walk.error(key, path, text + "; not baseline, default, min or max")
             if not self._unique(walk, key, "profile", key.value, path):
                 continue
-            entry = walk.table(value, path, ("cap",), required=("cap",))
+            entry = walk.table(value, path, PROFILE_ENTRY.names, PROFILE_ENTRY.required)
             cap = read_profile(walk, entry["cap"][1], join(path, "cap")) if "cap" in entry else None
             self.profiles[key.value] = cap or _WRONG
 
     def read_rest(self, walk: Walk, known: _Known) -> None:
         """Everything else, now that all profiles are known."""
-        for section, keys, make in (("caps", _RULE_KEYS, self._rule), ("ceilings", _CEILING_KEYS, self._ceiling)):
+        for section, shape, make in (("caps", RULE, self._rule), ("ceilings", CEILING, self._ceiling)):
             if section in known:
-                self._entries(walk, known[section][1], section, keys, make)
+                self._entries(walk, known[section][1], section, shape, make)
         if "idle" in known:
             key, value = known["idle"]
-            entry = walk.table(value, "idle", ("cap",), required=("cap",))
+            entry = walk.table(value, "idle", IDLE.names, IDLE.required)
             cap = read_cap(walk, entry["cap"][1], "idle.cap", self.profiles) if "cap" in entry else None
             self._once(walk, key, "idle", self.idle)
             self.idle = (cap, Source(walk.file, key.line))
         if "shared_gpus" in known:
             key, value = known["shared_gpus"]
-            choice = walk.choice(value, "shared_gpus", ("highest", "lowest"))
+            choice = walk.choice(value, "shared_gpus", SHARED_GPUS.words)
             self._once(walk, key, "shared_gpus", self.shared)
             self.shared = (choice, Source(walk.file, key.line))
 
@@ -174,7 +184,7 @@ class _Reader:
         )
 
     def _entries(
-        self, walk: Walk, node: Node, section: str, keys: tuple[str, ...], make: "Callable[[_Entry], Rule | Ceiling]"
+        self, walk: Walk, node: Node, section: str, shape: Shape, make: "Callable[[_Entry], Rule | Ceiling]"
     ) -> None:
         """The entries of ``caps`` or ``ceilings``."""
         if isinstance(node, Items) and not node.items:
@@ -184,9 +194,9 @@ class _Reader:
             path = f"{section}[#{at}]"
             named = item.entries if isinstance(item, Table) else ()
             name = next((v.value for k, v in named if k.value == "name" and isinstance(v, Text)), None)
-            if name is not None and _NAME.fullmatch(name):
+            if name is not None and NAME.fullmatch(name):
                 path = f"{section}[{name}]"
-            known = walk.table(item, path, keys, ("name", "cap"))
+            known = walk.table(item, path, shape.names, shape.required)
             part = make(_Entry(walk, item, path, self._name(walk, known, section, path), known))
             if len(self.problems) > before:
                 self.broken.add(id(part))
@@ -198,7 +208,7 @@ class _Reader:
         text = walk.text(node, join(path, "name"))
         if text is None:
             return ""
-        if not _NAME.fullmatch(text):
+        if not NAME.fullmatch(text):
             allowed = "letters, digits, spaces and _ . : @ + / -, at most 64"
             walk.error(node, join(path, "name"), f"'{printable(text, 80)}' cannot be a name", allowed)
         self._unique(walk, node, section, text, join(path, "name"))
@@ -206,7 +216,7 @@ class _Reader:
 
     def _rule(self, entry: "_Entry") -> Rule:
         walk, path, known = entry.walk, entry.path, entry.known
-        mode = walk.choice(known["mode"][1], join(path, "mode"), ("enforce", "observe")) if "mode" in known else None
+        mode = walk.choice(known["mode"][1], join(path, "mode"), MODE.words) if "mode" in known else None
         rule = Rule(
             name=entry.name,
             when=entry.when(),
@@ -221,11 +231,9 @@ class _Reader:
     def _requests(self, entry: "_Entry") -> Requests:
         path = join(entry.path, "requests")
         node = entry.known["requests"][1]
-        known = entry.walk.table(node, path, _REQUEST_KEYS, ("min", "max"))
+        known = entry.walk.table(node, path, REQUESTS.names, REQUESTS.required)
         inner = _Entry(entry.walk, node, path, "", known)
-        outside = (
-            entry.walk.choice(known["outside"][1], f"{path}.outside", ("clamp", "deny")) if "outside" in known else ""
-        )
+        outside = entry.walk.choice(known["outside"][1], f"{path}.outside", OUTSIDE.words) if "outside" in known else ""
         return Requests(
             min=inner.cap("min", self.profiles),
             max=inner.cap("max", self.profiles),
@@ -260,7 +268,7 @@ def _ramp(entry: "_Entry", when: When) -> int:
     path = join(entry.path, "ramp")
     if isinstance(node, Text) and node.value.strip() == "0":
         return 0
-    seconds = entry.walk.duration(node, path, 0, 6 * 3600, "0 (none), up to 6h, such as 10m")
+    seconds = entry.walk.duration(node, path, *RAMP.bounds)
     if seconds and not ("when" in entry.known and _mentions(entry.known["when"][1], "schedule")):
         entry.walk.error(key, path, "there is no schedule in `when` for it to go by: leave it out")
     return int(seconds or 0)

@@ -3,23 +3,18 @@
 Zones come from the machine's tables: that is all that is looked up outside of the file.
 """
 
-import re
 from collections.abc import Callable
 from datetime import tzinfo
 from itertools import chain
 
+from wattkeeper.config.policy_shape import CALENDAR, DAY_NAMES, HOURS, MONTH_NAMES, SCHEDULE, SCHEDULE_FOR
 from wattkeeper.config.walk import Walk, guess, join
 from wattkeeper.config.yaml_lines import Items, Node, Table, Text
-from wattkeeper.core.cron import MONTHS, Cron, CronError, parse_cron
-from wattkeeper.core.schedule import DAY_MINUTES, EVERY_DAY, EVERY_MONTH, LONGEST_S, Schedule
+from wattkeeper.core.cron import Cron, CronError, parse_cron
+from wattkeeper.core.schedule import DAY_MINUTES, EVERY_DAY, EVERY_MONTH, Schedule
 from wattkeeper.system.zones import zone_named
 from wattkeeper.text import printable
 
-_DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
-_KEYS = ("months", "days", "hours", "cron", "for", "zone")
-_CALENDAR = ("months", "days", "hours")
-_HOURS = re.compile(r"([0-9]{1,2}):([0-9]{2})\s*-\s*([0-9]{1,2}):([0-9]{2})")
-_FOR_BOUNDS = "1m to 7d, such as 6h"
 _ZONES_ALLOWED = "Europe/Zurich, UTC"
 _DAYS_ALLOWED = "mon, mon-fri, [mon, wed-fri], fri-mon"
 _MONTHS_ALLOWED = "jun, jun-sep, [jan, nov-feb]"
@@ -46,8 +41,8 @@ def read_zone(walk: Walk, node: Node, path: str) -> tzinfo | None:
 
 def _schedule(walk: Walk, node: Node, path: str) -> Schedule | None:
     before = len(walk.problems)
-    known = {name: value for name, (_, value) in walk.table(node, path, _KEYS).items()}
-    if isinstance(node, Table) and not set(known) & {*_CALENDAR, "cron", "for"} and len(walk.problems) == before:
+    known = {name: value for name, (_, value) in walk.table(node, path, SCHEDULE.names).items()}
+    if isinstance(node, Table) and not set(known) & {*SCHEDULE.some, "for"} and len(walk.problems) == before:
         walk.error(node, path, "says no time", "months, days, hours; or cron and for")
     zone = read_zone(walk, known["zone"], join(path, "zone")) if "zone" in known else None
     if "cron" in known or "for" in known:
@@ -65,7 +60,7 @@ def _schedule(walk: Walk, node: Node, path: str) -> Schedule | None:
 
 def _cron(walk: Walk, node: Node, known: dict[str, Node], path: str) -> tuple[Cron | None, int]:
     """The line and for how long a window is open after each time it fires."""
-    for name in _CALENDAR:
+    for name in CALENDAR:
         if name in known:
             walk.error(known[name], join(path, name), "does not go with cron: the line says when it begins")
     for name, other in (("cron", "for"), ("for", "cron")):
@@ -79,7 +74,7 @@ def _cron(walk: Walk, node: Node, known: dict[str, Node], path: str) -> tuple[Cr
         walk.error(known["cron"], join(path, "cron"), f"not a cron line: {printable(str(error))}", '"0 12 * * mon-fri"')
     seconds = None
     if "for" in known:
-        seconds = walk.duration(known["for"], join(path, "for"), 60, LONGEST_S, _FOR_BOUNDS)
+        seconds = walk.duration(known["for"], join(path, "for"), *SCHEDULE_FOR.bounds)
     return cron, int(seconds or 0)
 
 
@@ -98,7 +93,7 @@ def _numbers(
         ends = [read(word) for word in words]
         if len(words) > 2 or None in ends:
             wrong = next((word for word, end in zip(words, ends, strict=True) if end is None), "")
-            names = MONTHS if key == "months" else _DAYS
+            names = [short for short, _ in (MONTH_NAMES if key == "months" else DAY_NAMES)]
             problem = f"'{printable(text.value, 60)}' is no {key[:-1]} or range of {key}"
             walk.error(text, here, f"{problem}{guess(wrong, names) if wrong else ''}", allowed)
             continue
@@ -110,18 +105,18 @@ def _numbers(
 def _month(word: str) -> int | None:
     if word.isascii() and word.isdigit() and len(word) <= 2 and 1 <= int(word) <= 12:
         return int(word)
-    return _index(word, MONTHS, "january february march april may june july august september october november december")
+    return _index(word, MONTH_NAMES)
 
 
 def _day(word: str) -> int | None:
     """Monday is 0. Numbers are refused: half of the world counts from Monday."""
-    at = _index(word, _DAYS, "monday tuesday wednesday thursday friday saturday sunday")
+    at = _index(word, DAY_NAMES)
     return None if at is None else at - 1
 
 
-def _index(word: str, names: tuple[str, ...], whole: str) -> int | None:
+def _index(word: str, names: tuple[tuple[str, str], ...]) -> int | None:
     """The place of a name, short or whole, counted from 1."""
-    return next((at for at, pair in enumerate(zip(names, whole.split(), strict=True), 1) if word in pair), None)
+    return next((at for at, pair in enumerate(names, 1) if word in pair), None)
 
 
 def _hours(walk: Walk, known: dict[str, Node], path: str) -> tuple[tuple[int, int], ...]:
@@ -132,7 +127,7 @@ def _hours(walk: Walk, known: dict[str, Node], path: str) -> tuple[tuple[int, in
 
 
 def _range(walk: Walk, text: Text, path: str) -> list[tuple[int, int]]:
-    found = _HOURS.fullmatch(text.value.strip())
+    found = HOURS.fullmatch(text.value.strip())
     shown = f"'{printable(text.value, 60)}'"
     if found is None:
         walk.error(text, path, f"{shown} is no range of hours", _HOURS_ALLOWED)

@@ -1,8 +1,8 @@
 """``when``: which jobs, nodes and GPUs a rule or ceiling is for."""
 
-import re
 from typing import Literal, cast
 
+from wattkeeper.config.policy_shape import COMPARE, COUNT_FIELDS, TEXT_FIELDS, WHEN
 from wattkeeper.config.schedule import read_schedules
 from wattkeeper.config.walk import Walk, join
 from wattkeeper.config.yaml_lines import Node, Text
@@ -10,12 +10,7 @@ from wattkeeper.core.hostlist import HostlistError, expand
 from wattkeeper.core.policy import Compare, Glob, Hosts, Pattern, Selector, When
 from wattkeeper.text import printable
 
-_COUNTS = ("gpus", "num_nodes")
-_NO_COMMAS = frozenset({"user", "group", "account", "partition", "qos", "reservation", "constraint"})
-_TEXTS = ("user", "group", "account", "partition", "qos", "job_name", "reservation", "constraint")
-_FIELDS = (*_TEXTS, *_COUNTS, "node", "gpu_model")
-_KEYS = (*_FIELDS, "schedule", "not")
-_COMPARE = re.compile(r"(==|!=|<=|>=|=|<|>|)\s*([0-9]{1,6})")
+_NO_COMMAS = frozenset(TEXT_FIELDS) - {"job_name"}
 
 _Op = Literal["==", "!=", "<", "<=", ">", ">="]
 
@@ -24,7 +19,7 @@ def read_when(walk: Walk, node: Node, path: str) -> When:
     """A ``when`` mapping; what is wrong with it is noted and left out."""
     selectors: list[Selector] = []
     negated: When | None = None
-    known = walk.table(node, path, _KEYS)
+    known = walk.table(node, path, WHEN.names)
     for name, (_, value) in known.items():
         here = join(path, name)
         if name == "schedule":
@@ -47,7 +42,7 @@ def _entries(node: Node) -> int:
 
 def _patterns(walk: Walk, field: str, text: Text, path: str) -> list[Pattern]:
     value = text.value.strip()
-    if field in _COUNTS:
+    if field in COUNT_FIELDS:
         return _count(walk, value, text, path)
     if field == "node":
         return _nodes(walk, value, text, path)
@@ -58,7 +53,7 @@ def _patterns(walk: Walk, field: str, text: Text, path: str) -> list[Pattern]:
 
 
 def _count(walk: Walk, value: str, text: Text, path: str) -> list[Pattern]:
-    found = _COMPARE.fullmatch(value)
+    found = COMPARE.fullmatch(value)
     if found is None:
         walk.error(text, path, f"'{printable(value, 60)}' is not a count or comparison", '2, ">=2", "<8", "!=1"')
         return []

@@ -24,8 +24,8 @@ _TOKEN = re.compile(
     rf"(?P<stray>(?:(?<=[0-9])\s+(?:%|kw|mw)(?=[{_BREAK}]|\Z))?)",
     re.IGNORECASE,
 )
-_PROFILE = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,63}")
-_MILLI = re.compile(r"m\s*w\s*\Z", re.IGNORECASE)
+PROFILE = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,63}")
+MILLI = re.compile(r"m\s*w\s*\Z", re.IGNORECASE)
 _TWO = "asks for two different things"
 
 
@@ -94,7 +94,7 @@ def parse_amount(text: str) -> Amount | None:
     percent = parse_percent(text)
     if percent is not None:
         return Percent(percent)
-    power = None if _MILLI.search(text) else parse_power(text)
+    power = None if MILLI.search(text) else parse_power(text)
     return None if power is None else Watts(power)
 
 
@@ -103,7 +103,7 @@ def is_profile_name(text: str) -> bool:
 
     Never true for something that ``parse_amount`` understands or that begins like a number.
     """
-    return _PROFILE.fullmatch(text) is not None and parse_amount(text) is None
+    return PROFILE.fullmatch(text) is not None and parse_amount(text) is None
 
 
 _Value = tuple[str, str]
