@@ -12,12 +12,9 @@ from wattkeeper.cli.client import client, run_dir_option
 from wattkeeper.cli.moment import MomentType, iso, unix, written
 from wattkeeper.cli.output import alike, got, gpu_names, print_json, shown, step_line
 from wattkeeper.cli.output import watts as watts_shown
-from wattkeeper.errors import WattkeeperError
 from wattkeeper.units import format_power, parse_power, watts
 
 if TYPE_CHECKING:
-    from wattkeeper.config.settings import Settings
-    from wattkeeper.core.policy import Policy
     from wattkeeper.model import Conditions, GpuContext, JobFacts, Target
 
 
@@ -152,31 +149,20 @@ def _explain_described(
     as_json: bool,
 ) -> None:
     from wattkeeper.cli.described import gpu_context
+    from wattkeeper.cli.inforce import policy_and_settings
     from wattkeeper.core.arbitrate import arbitrate
     from wattkeeper.core.resolve import resolve
     from wattkeeper.model import Conditions
     from wattkeeper.system.clock import SystemClock
     from wattkeeper.system.zones import machine_zone
 
-    policy, settings = _policy(*files)
+    policy, settings = policy_and_settings(*files)
     gpu = gpu_context(gpu_model, limits, settings.gpus)
     zone = settings.time_zone or machine_zone()
     now_at = unix(at, zone) if at else SystemClock().wall()
     conditions = Conditions(now_at, job.node, observe=settings.mode == "observe", zone=zone)
     target = arbitrate([resolve(job, gpu, policy, conditions)], gpu, policy)
     _print(target, gpu, conditions, as_json, dated=at is not None)
-
-
-def _policy(policy: Path | None, config: Path | None) -> "tuple[Policy, Settings]":
-    """The policy to go by, and the settings: their defaults where only a policy is named."""
-    from wattkeeper.config.policy import load_policies
-    from wattkeeper.config.settings import DEFAULT_PATH, Settings, load_settings
-
-    if not policy and not config and not DEFAULT_PATH.exists():
-        raise WattkeeperError(f"which policy? There is no {DEFAULT_PATH} here: name one with --policy or --config")
-    found = load_settings(config or DEFAULT_PATH) if config or (policy is None) else Settings()
-    rules, _ = load_policies(policy or found.policies)
-    return rules, found
 
 
 def _print(target: "Target", gpu: "GpuContext", conditions: "Conditions", as_json: bool, *, dated: bool) -> None:
