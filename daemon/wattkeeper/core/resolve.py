@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from wattkeeper.core.amounts import amount_mw, cap_mw, describe_cap, highest_mw
-from wattkeeper.core.match import match, selects_jobs
+from wattkeeper.core.match import Matcher, selects_jobs
 from wattkeeper.core.policy import BASELINE_CAP, Amount, Cap, Ceiling, Policy, Requests, Rule
 from wattkeeper.core.ramp import Ramped, match_ramped, next_edge
 from wattkeeper.core.request import Asked, Malformed, NoRequest, ProfileName, Request, parse_comment
@@ -44,13 +44,15 @@ def resolve(job: JobFacts, gpu: GpuContext, policy: Policy, conditions: Conditio
     The first rule that matches decides. Where a field is not yet known, the lowest cap among the rules that
     could still match holds meanwhile, and ``pending`` names the fields.
     """
-    rules, pending, rules_change = _candidates(job, gpu, policy, conditions)
+    places, pending, rules_change = _candidates(job, gpu, policy, conditions)
     asked, request_pending = _request_of(job)
-    rulings = [_rule_on(rule, asked, gpu, policy) for rule in rules]
+    rulings = _rulings(places, asked, gpu, policy)
     ruling = min(rulings, key=lambda r: (r.cap_mw is None, r.cap_mw or 0))
     steps = ruling.steps
-    if len(rules) > 1:
-        waiting = f"; the lowest of {len(rules)} rules that could match while {', '.join(sorted(pending))} is not known"
+    if len(places) > 1:
+        waiting = (
+            f"; the lowest of {len(places)} rules that could match while {', '.join(sorted(pending))} is not known"
+        )
         steps = (Step(steps[0].kind, steps[0].text + waiting, steps[0].cap_mw, steps[0].source), *steps[1:])
     ceilings, ceiling_pending, ceilings_change = _ceilings(policy.ceilings, job, gpu, conditions)
     return Decision(
@@ -98,22 +100,33 @@ def _first(*changes: float | None) -> float | None:
 
 def _candidates(
     job: JobFacts, gpu: GpuContext, policy: Policy, conditions: Conditions
-) -> tuple[list[Rule | None], frozenset[str], float | None]:
-    """The rules that could be the first to match, in order; None stands for the built-in last one. Then the fields
-    that this hinges on, and the first moment at which a schedule that was looked at turns."""
-    rules: list[Rule | None] = []
+) -> tuple[list[int | None], frozenset[str], float | None]:
+    """The rules that could be the first to match, by their places; None stands for the built-in last one. Then the
+    fields that this hinges on, and the first moment at which a schedule that was looked at turns."""
+    places: list[int | None] = []
     pending: frozenset[str] = frozenset()
-    schedules: list[Schedule] = []
-    for rule in policy.rules:
-        found = match(rule.when, job, gpu.info, conditions)
-        schedules += found.schedules
+    schedules: dict[int, Schedule] = {}
+    matcher = Matcher(job, gpu.info, conditions)
+    for at in matcher.may_fit(policy.filing):
+        found = matcher.match(policy.filing.whens[at])
+        for schedule in found.schedules:
+            schedules[id(schedule)] = schedule
         if found.value is False:
             continue
-        rules.append(rule)
+        places.append(at)
         if found.value is True:
-            return rules, pending, next_edge(schedules, conditions)
-        pending |= found.pending
-    return [*rules, None], pending, next_edge(schedules, conditions)
+            return places, pending, next_edge(schedules.values(), conditions)
+        if not found.pending <= pending:
+            pending |= found.pending
+    return [*places, None], pending, next_edge(schedules.values(), conditions)
+
+
+def _rulings(places: list[int | None], asked: Request, gpu: GpuContext, policy: Policy) -> list[_Ruling]:
+    """What each of the rules would make of the job; of those that come to the same caps only the first."""
+    firsts: dict[int | None, Rule | None] = {}
+    for at in places:
+        firsts.setdefault(None if at is None else policy.terms[at], None if at is None else policy.rules[at])
+    return [_rule_on(rule, asked, gpu, policy) for rule in firsts.values()]
 
 
 def _request_of(job: JobFacts) -> tuple[Request, frozenset[str]]:
