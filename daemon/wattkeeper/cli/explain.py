@@ -43,7 +43,8 @@ Examples:
   wattkeeper explain --gpu-model "My GPU" --default 500W --min 100W --max 500W
 
 \b
-The second form needs no agent and no GPU. A field that is not named is one that Slurm does not set for the job.
+The second form needs no agent and no GPU. A field that is not named is one that Slurm does not set for the job; of
+those that may still become known the answer says so where it hinges on them.
 --at is a time of the site (the setting time_zone, else this machine's zone), unless it has an offset: …T13:00+02:00.
 The order is always: rule, request, sharing, ceilings, the device's range. Exit code 1: no such job.""",
 )
@@ -51,6 +52,9 @@ The order is always: rule, request, sharing, ceilings, the device's range. Exit 
 @click.option("--user", help="The job's owner.")
 @click.option("--account", help="Its account.")
 @click.option("--partition", help="Its partition.")
+@click.option("--qos", help="Its QOS [not known].")
+@click.option("--job-name", help="Its name [not known].")
+@click.option("--group", "groups", multiple=True, help="A Unix group of its owner; may be given again [not known].")
 @click.option("--reservation", help="Its reservation.")
 @click.option("--constraint", help="Its constraint, as sbatch takes it.")
 @click.option("--comment", help='Its comment, such as "power=250W".')
@@ -72,6 +76,7 @@ def explain(
     gpus: int,
     num_nodes: int,
     node: str,
+    groups: tuple[str, ...],
     gpu_model: str | None,
     default_mw: int | None,
     min_mw: int | None,
@@ -90,7 +95,7 @@ def explain(
     model, by the policy in the file or in force on this node.
     """
     limits = {"default": default_mw, "min": min_mw, "max": max_mw, "baseline": baseline_mw}
-    described = gpu_model or policy or config or at or any(fields.values()) or any(limits.values())
+    described = gpu_model or policy or config or at or groups or any(fields.values()) or any(limits.values())
     if job_id is not None:
         if described:
             raise click.UsageError("give JOBID, or describe a job, not both")
@@ -98,7 +103,7 @@ def explain(
         return
     if not gpu_model:
         raise click.UsageError("give JOBID, or describe a job: --gpu-model is needed, such as --gpu-model H100")
-    _explain_described(_job(fields, gpus, num_nodes, node), gpu_model, limits, (policy, config), at, as_json)
+    _explain_described(_job(fields, groups, gpus, num_nodes, node), gpu_model, limits, (policy, config), at, as_json)
 
 
 def _explain_job(job_id: int, as_json: bool, run_dir: Path | None) -> None:
@@ -122,8 +127,8 @@ def _explain_job(job_id: int, as_json: bool, run_dir: Path | None) -> None:
         click.echo(f"  applied: {got(group)}")
 
 
-def _job(fields: Mapping[str, str | None], gpus: int, num_nodes: int, node: str) -> "JobFacts":
-    from wattkeeper.model import JobFacts, JobKey
+def _job(fields: Mapping[str, str | None], groups: tuple[str, ...], gpus: int, num_nodes: int, node: str) -> "JobFacts":
+    from wattkeeper.model import UNKNOWN, JobFacts, JobKey
 
     return JobFacts(
         key=JobKey("", 0, ""),
@@ -131,12 +136,15 @@ def _job(fields: Mapping[str, str | None], gpus: int, num_nodes: int, node: str)
         user=fields["user"],
         account=fields["account"],
         partition=fields["partition"],
+        qos=fields["qos"] or UNKNOWN,
+        job_name=fields["job_name"] or UNKNOWN,
         reservation=fields["reservation"],
         constraint=fields["constraint"],
         comment=fields["comment"],
         num_nodes=num_nodes,
         gpus=gpus,
         node=node,
+        groups=frozenset(groups) or UNKNOWN,
     )
 
 
