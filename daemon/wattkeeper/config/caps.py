@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from wattkeeper.config.policy_shape import CHOICE, MOST_MW
+from wattkeeper.config.policy_shape import AMOUNTS, CHOICE, MOST_MW
 from wattkeeper.config.walk import Walk, guess, join
 from wattkeeper.config.yaml_lines import Items, Node
 from wattkeeper.core.policy import Amount, Cap, Percent, Watts
@@ -10,8 +10,6 @@ from wattkeeper.core.request import is_profile_name, parse_amount
 from wattkeeper.model import Source
 from wattkeeper.text import printable
 from wattkeeper.units import parse_power
-
-AMOUNTS = "250W, 0.25kW, 70%, baseline, default, min, max"
 
 
 def read_cap(walk: Walk, node: Node, path: str, profiles: Mapping[str, Cap]) -> Cap | None:

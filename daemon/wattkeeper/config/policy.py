@@ -14,6 +14,7 @@ from wattkeeper.config.policy_shape import (
     MODE,
     NAME,
     OUTSIDE,
+    PART_NAME,
     POLICY,
     PROFILE_ENTRY,
     RAMP,
@@ -209,8 +210,7 @@ class _Reader:
         if text is None:
             return ""
         if not NAME.fullmatch(text):
-            allowed = "letters, digits, spaces and _ . : @ + / -, at most 64"
-            walk.error(node, join(path, "name"), f"'{printable(text, 80)}' cannot be a name", allowed)
+            walk.error(node, join(path, "name"), f"'{printable(text, 80)}' cannot be a name", PART_NAME.allowed)
         self._unique(walk, node, section, text, join(path, "name"))
         return text
 

@@ -64,7 +64,8 @@ def _range_of(words: tuple[tuple[str, str], ...], more: str = "") -> re.Pattern[
     return re.compile(rf"{one}(?:\s*-\s*{one})?", re.IGNORECASE)
 
 
-AMOUNT = Written((_KEYWORD, PERCENT, _WATTS), numbers=_WATT_NUMBERS, trimmed=True)
+AMOUNTS = "250W, 0.25kW, 70%, baseline, default, min, max"
+AMOUNT = Written((_KEYWORD, PERCENT, _WATTS), numbers=_WATT_NUMBERS, trimmed=True, allowed=AMOUNTS)
 CHOICE = Shape(
     {
         "model": Key(TEXT, 'NVML\'s name of the GPU, with * and ?, in any case: "*H100*"'),
@@ -75,7 +76,12 @@ CHOICE = Shape(
 _PROFILE_CAP = Either((AMOUNT, Listed(Ref("choice"))))
 _CAP = Either(
     (
-        Written((_KEYWORD, PERCENT, _WATTS, PROFILE), numbers=_WATT_NUMBERS, trimmed=True),
+        Written(
+            (_KEYWORD, PERCENT, _WATTS, PROFILE),
+            numbers=_WATT_NUMBERS,
+            trimmed=True,
+            allowed=f"{AMOUNTS}, a profile's name, a list by model",
+        ),
         Listed(Ref("choice")),
     )
 )
@@ -85,23 +91,29 @@ _ABOUT_CAP = (
 )
 
 SCHEDULE_FOR = Span(60, LONGEST_S, "1m to 7d, such as 6h")
+MONTH = Written(
+    (_range_of(MONTH_NAMES, "|0?[1-9]|1[0-2]"),), numbers=(1, 12), trimmed=True, allowed="jun, jun-sep, [jan, nov-feb]"
+)
+DAY = Written((_range_of(DAY_NAMES),), trimmed=True, allowed="mon, mon-fri, [mon, wed-fri], fri-mon")
+HOUR = Written((HOURS,), trimmed=True, allowed='"12:00-18:00", "22:00-06:00", ["06:00-08:00", "18:00-24:00"]')
+CRON = Written((re.compile(r"\S+(?:\s+\S+){4}"),), trimmed=True, allowed='"0 12 * * mon-fri"')
 CALENDAR = ("months", "days", "hours")
 SCHEDULE = Shape(
     {
         "months": Key(
-            one_or_more(Written((_range_of(MONTH_NAMES, "|0?[1-9]|1[0-2]"),), numbers=(1, 12), trimmed=True)),
+            one_or_more(MONTH),
             "jun, jun-sep, [jan, nov-feb], or numbers; left out: all",
         ),
         "days": Key(
-            one_or_more(Written((_range_of(DAY_NAMES),), trimmed=True)),
+            one_or_more(DAY),
             "Days of the week by name: mon-fri, fri-mon, [wed, sat]; left out: all",
         ),
         "hours": Key(
-            one_or_more(Written((HOURS,), trimmed=True)),
+            one_or_more(HOUR),
             'Times of day, the end not included: "12:00-18:00"; "22:00-06:00" ends on the day after',
         ),
         "cron": Key(
-            Written((re.compile(r"\S+(?:\s+\S+){4}"),), trimmed=True),
+            CRON,
             'When it begins, as in crontab(5), where 0 and 7 are Sunday: "0 12 * * mon-fri"',
         ),
         "for": Key(SCHEDULE_FOR, "For how long it holds each time the cron line fires: 6h"),
@@ -112,9 +124,9 @@ SCHEDULE = Shape(
     some=(*CALENDAR, "cron"),
 )
 
-_COUNT = one_or_more(Written((COMPARE,), numbers=(0, 999_999), trimmed=True))
+COUNT = Written((COMPARE,), numbers=(0, 999_999), trimmed=True, allowed='2, ">=2", "<8", "!=1"')
 _NAMES = one_or_more(TEXT)
-_NO_COMMAS = one_or_more(Written((re.compile(r"[^,]*"),), scalar=True))
+_NO_COMMAS = one_or_more(Written((re.compile(r"[^,]*"),), scalar=True, allowed="a name, or a list, [a, b]"))
 _GLOB = "one or a list of which one must match, with * and ?"
 TEXT_FIELDS = {
     "user": Key(_NO_COMMAS, f"The job's owner; {_GLOB}"),
@@ -127,8 +139,8 @@ TEXT_FIELDS = {
     "constraint": Key(_NO_COMMAS, f"A feature that its constraint names; {_GLOB}"),
 }
 COUNT_FIELDS = {
-    "gpus": Key(_COUNT, 'How many GPUs the job has on this node: 2, ">=2", "<8", "!=1"'),
-    "num_nodes": Key(_COUNT, 'How many nodes the job has: 2, ">=2", "<8", "!=1"'),
+    "gpus": Key(one_or_more(COUNT), 'How many GPUs the job has on this node: 2, ">=2", "<8", "!=1"'),
+    "num_nodes": Key(one_or_more(COUNT), 'How many nodes the job has: 2, ">=2", "<8", "!=1"'),
 }
 WHEN = Shape(
     {
@@ -146,7 +158,8 @@ MODE = Words(("enforce", "observe"))
 OUTSIDE = Words(("clamp", "deny"))
 SHARED_GPUS = Words(("highest", "lowest"))
 RAMP = Span(0, 6 * 3600, "0 (none), up to 6h, such as 10m")
-_NAME = Key(Written((NAME,), scalar=True), "How explain, status and the log call it; unique in the policy")
+PART_NAME = Written((NAME,), scalar=True, allowed="letters, digits, spaces and _ . : @ + / -, at most 64")
+_NAME = Key(PART_NAME, "How explain, status and the log call it; unique in the policy")
 _WHEN = Key(Ref("when"), "Which jobs, nodes, GPUs and times it is for: all keys must match; left out: all")
 
 REQUESTS = Shape(
@@ -182,11 +195,13 @@ CEILING = Shape(
 IDLE = Shape({"cap": Key(Ref("cap"), "The limit of GPUs that no job holds")}, required=("cap",))
 PROFILE_ENTRY = Shape({"cap": Key(_PROFILE_CAP, "A power limit, or a list of them by model")}, required=("cap",))
 
+PROFILE_NAMES = "a letter or _, then letters, digits, _ . -, at most 64; not baseline, default, min or max"
 POLICY = Shape(
     {
         "version": Key(VERSION, "Of this format"),
         "profiles": Key(
-            Named(Written((_PROFILE_NAME,)), PROFILE_ENTRY), "Names for caps, which users may ask for: power=eco"
+            Named(Written((_PROFILE_NAME,), allowed=PROFILE_NAMES), PROFILE_ENTRY),
+            "Names for caps, which users may ask for: power=eco",
         ),
         "caps": Key(
             Listed(RULE, empty=True), "The first rule that matches gives the job its cap and bounds what it may ask for"

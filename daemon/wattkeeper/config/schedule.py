@@ -7,7 +7,18 @@ from collections.abc import Callable
 from datetime import tzinfo
 from itertools import chain
 
-from wattkeeper.config.policy_shape import CALENDAR, DAY_NAMES, HOURS, MONTH_NAMES, SCHEDULE, SCHEDULE_FOR
+from wattkeeper.config.policy_shape import (
+    CALENDAR,
+    CRON,
+    DAY,
+    DAY_NAMES,
+    HOUR,
+    HOURS,
+    MONTH,
+    MONTH_NAMES,
+    SCHEDULE,
+    SCHEDULE_FOR,
+)
 from wattkeeper.config.walk import Walk, guess, join
 from wattkeeper.config.yaml_lines import Items, Node, Table, Text
 from wattkeeper.core.cron import Cron, CronError, parse_cron
@@ -16,9 +27,6 @@ from wattkeeper.system.zones import zone_named
 from wattkeeper.text import printable
 
 _ZONES_ALLOWED = "Europe/Zurich, UTC"
-_DAYS_ALLOWED = "mon, mon-fri, [mon, wed-fri], fri-mon"
-_MONTHS_ALLOWED = "jun, jun-sep, [jan, nov-feb]"
-_HOURS_ALLOWED = '"12:00-18:00", "22:00-06:00", ["06:00-08:00", "18:00-24:00"]'
 
 
 def read_schedules(walk: Walk, node: Node, path: str) -> tuple[Schedule, ...]:
@@ -66,12 +74,12 @@ def _cron(walk: Walk, node: Node, known: dict[str, Node], path: str) -> tuple[Cr
     for name, other in (("cron", "for"), ("for", "cron")):
         if other not in known:
             walk.error(node, path, f"'{other}' is missing: {name} needs it", '{cron: "0 12 * * mon-fri", for: 6h}')
-    text = walk.text(known["cron"], join(path, "cron"), '"0 12 * * mon-fri"') if "cron" in known else None
+    text = walk.text(known["cron"], join(path, "cron"), CRON.allowed) if "cron" in known else None
     cron = None
     try:
         cron = parse_cron(text) if text is not None else None
     except CronError as error:
-        walk.error(known["cron"], join(path, "cron"), f"not a cron line: {printable(str(error))}", '"0 12 * * mon-fri"')
+        walk.error(known["cron"], join(path, "cron"), f"not a cron line: {printable(str(error))}", CRON.allowed)
     seconds = None
     if "for" in known:
         seconds = walk.duration(known["for"], join(path, "for"), *SCHEDULE_FOR.bounds)
@@ -83,7 +91,7 @@ def _numbers(
 ) -> frozenset[int]:
     """Months or days: names and ranges of them, which may run over the end of the year or week."""
     here = join(path, key)
-    allowed = _MONTHS_ALLOWED if key == "months" else _DAYS_ALLOWED
+    allowed = MONTH.allowed if key == "months" else DAY.allowed
     found: set[int] = set()
     for text in walk.one_or_more(known[key], here) if key in known else ():
         words = [word.strip().lower() for word in text.value.split("-")]
@@ -130,14 +138,14 @@ def _range(walk: Walk, text: Text, path: str) -> list[tuple[int, int]]:
     found = HOURS.fullmatch(text.value.strip())
     shown = f"'{printable(text.value, 60)}'"
     if found is None:
-        walk.error(text, path, f"{shown} is no range of hours", _HOURS_ALLOWED)
+        walk.error(text, path, f"{shown} is no range of hours", HOUR.allowed)
         return []
     hour, minute, end_hour, end_minute = map(int, found.groups())
     start, end = hour * 60 + minute, end_hour * 60 + end_minute
     if minute > 59 or end_minute > 59 or start >= DAY_MINUTES or end > DAY_MINUTES:
-        walk.error(text, path, f"{shown}: there is no such time of day", _HOURS_ALLOWED)
+        walk.error(text, path, f"{shown}: there is no such time of day", HOUR.allowed)
         return []
     if start == end:
-        walk.error(text, path, f"{shown} is empty: the whole day is 00:00-24:00", _HOURS_ALLOWED)
+        walk.error(text, path, f"{shown} is empty: the whole day is 00:00-24:00", HOUR.allowed)
         return []
     return [(start, end if end > start else end + DAY_MINUTES)]

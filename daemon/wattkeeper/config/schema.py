@@ -46,7 +46,7 @@ def schema_of(kind: Kind) -> Schema:
         case Words(words):
             return {"enum": [*words, *(_READ_AS[word] for word in words if word in _READ_AS)]}
         case Span():
-            return {"type": "string", "pattern": f"^\\s*(?:{ecma(DURATION)})\\s*$"}
+            return {"type": "string", "pattern": f"^\\s*(?:{ecma(DURATION)})\\s*$", **_said(kind.allowed)}
         case Nothing():
             return {"type": "null"}
         case Listed(of, empty):
@@ -71,9 +71,15 @@ def _written(kind: Written) -> Schema:
     if kind.scalar:
         types.append("boolean")
     schema: Schema = {"type": types if len(types) > 1 else "string", "pattern": _pattern(kind)}
+    schema |= _said(kind.allowed)
     if kind.numbers:
         schema |= {"minimum": kind.numbers[0], "maximum": kind.numbers[1]}
     return schema
+
+
+def _said(allowed: str) -> Schema:
+    """What editors say in place of a pattern that does not fit."""
+    return {"patternErrorMessage": f"Allowed: {allowed}"} if allowed else {}
 
 
 def _pattern(kind: Written) -> str:

@@ -24,7 +24,6 @@ GpuName = int | GpuUuid
 """A GPU as settings name it: its minor number or its UUID."""
 
 SETTINGS_KEYS = forms.SETTINGS.names
-_GPU_NAMES = "minor numbers such as 0, UUIDs such as GPU-1c2d…"
 
 
 @dataclass(frozen=True, slots=True)
@@ -264,7 +263,7 @@ def _listen(section: _Section) -> Listen | None:
     default = _DEFAULTS.metrics.listen
     if "listen" not in section.known:
         return default
-    node, path, allowed = section.known["listen"], section.at("listen"), '"127.0.0.1:9745", "[::1]:9745", null'
+    node, path, allowed = section.known["listen"], section.at("listen"), forms.ADDRESS.allowed
     if isinstance(node, Null):
         return None
     text = section.walk.text(node, path, allowed)
@@ -293,14 +292,14 @@ def _gpu_names(section: _Section, key: str) -> tuple[GpuName, ...] | None:
 
 
 def _gpu_name(walk: Walk, node: Node, path: str) -> GpuName | None:
-    text = walk.text(node, path, _GPU_NAMES)
+    text = walk.text(node, path, forms.GPU.allowed)
     if text is None:
         return None
     if forms.MINOR.fullmatch(text):
         return int(text)
     if forms.UUID.fullmatch(text):
         return GpuUuid(text)
-    walk.error(node, path, f"'{printable(text, 60)}' names no GPU", _GPU_NAMES)
+    walk.error(node, path, f"'{printable(text, 60)}' names no GPU", forms.GPU.allowed)
     return None
 
 

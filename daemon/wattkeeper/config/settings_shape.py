@@ -39,13 +39,14 @@ TIMEOUT = Span(0.05, 60, "50ms to 1m, such as 2s")
 KEEP = Span(86_400, 36_500 * 86_400, "1d to 36500d, such as 400d")
 
 _FLAG = Words(("true", "false"))
-_PATH = Written((re.compile(r"/[\s\S]*"),))
-_NAME = Written((WORD,), scalar=True)
-_GPU = Written((MINOR, UUID), numbers=(0, 999))
-_GPUS = Either((_GPU, Listed(_GPU, empty=True)))
+_PATH = Written((re.compile(r"/[\s\S]*"),), allowed="an absolute path")
+_NAME = Written((WORD,), scalar=True, allowed="a name")
+GPU = Written((MINOR, UUID), numbers=(0, 999), allowed="minor numbers such as 0, UUIDs such as GPU-1c2d…")
+_GPUS = Either((GPU, Listed(GPU, empty=True)))
 _WATTS = re.compile(rf"(?![\s\S]*{MILLI.pattern}){POWER.pattern}", re.IGNORECASE)
-_DECLARED = Named(TEXT, Written((_WATTS,), numbers=(0, 999_999_999), trimmed=True))
-_MAP = Either((Named(Written((GRES_INDEX,)), _GPU), Listed(_GPU), Nothing()))
+ADDRESS = Written((LISTEN,), allowed='"127.0.0.1:9745", "[::1]:9745", null')
+_DECLARED = Named(TEXT, Written((_WATTS,), numbers=(0, 999_999_999), trimmed=True, allowed="400W, 0.4kW"))
+_MAP = Either((Named(Written((GRES_INDEX,), allowed="0, 1, 2 …"), GPU), Listed(GPU), Nothing()))
 
 GPUS = Shape(
     {
@@ -63,7 +64,7 @@ GPUS = Shape(
 )
 METRICS = Shape(
     {
-        "listen": Key(or_nothing(Written((LISTEN,))), 'Where Prometheus scrapes: "127.0.0.1:9745"; null: nowhere'),
+        "listen": Key(or_nothing(ADDRESS), 'Where Prometheus scrapes: "127.0.0.1:9745"; null: nowhere'),
         "web_config": Key(Nothing(), "Not supported in this release"),
         "textfile": Key(or_nothing(_PATH), "Also write the metrics to this file, for node_exporter"),
         "job_labels": Key(JOB_LABELS, "full: series of jobs tell user and account to all who reach the port; id; none"),

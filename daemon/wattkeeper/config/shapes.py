@@ -22,13 +22,14 @@ class Written:
 
     ``numbers``: the least and the most that it may be where YAML takes it for a number. ``scalar``: it may be anything
     that YAML takes for a number or for true or false, for our readers take it as it was written.
-    ``trimmed``: blanks around it do not count.
+    ``trimmed``: blanks around it do not count. ``allowed`` puts in words what may stand there.
     """
 
     forms: tuple[re.Pattern[str], ...] = ()
     numbers: tuple[int, int] | None = None
     scalar: bool = False
     trimmed: bool = False
+    allowed: str = ""
 
 
 @dataclass(frozen=True, slots=True)

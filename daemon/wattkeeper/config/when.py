@@ -2,7 +2,7 @@
 
 from typing import Literal, cast
 
-from wattkeeper.config.policy_shape import COMPARE, COUNT_FIELDS, TEXT_FIELDS, WHEN
+from wattkeeper.config.policy_shape import COMPARE, COUNT, COUNT_FIELDS, TEXT_FIELDS, WHEN
 from wattkeeper.config.schedule import read_schedules
 from wattkeeper.config.walk import Walk, join
 from wattkeeper.config.yaml_lines import Node, Text
@@ -55,7 +55,7 @@ def _patterns(walk: Walk, field: str, text: Text, path: str) -> list[Pattern]:
 def _count(walk: Walk, value: str, text: Text, path: str) -> list[Pattern]:
     found = COMPARE.fullmatch(value)
     if found is None:
-        walk.error(text, path, f"'{printable(value, 60)}' is not a count or comparison", '2, ">=2", "<8", "!=1"')
+        walk.error(text, path, f"'{printable(value, 60)}' is not a count or comparison", COUNT.allowed)
         return []
     op = found[1] if found[1] not in {"", "="} else "=="
     return [Compare(cast("_Op", op), int(found[2]))]
