@@ -84,7 +84,9 @@ def test_users_are_not_told_each_other_s_jobs_or_requests(agent: AgentStub) -> N
 def test_profiles_reads_the_gpus_from_the_agent_s_own_answer(agent: AgentStub, tmp_path: Path) -> None:
     policy = tmp_path / "p.yaml"
     policy.write_text("version: 1\nprofiles:\n  eco: {cap: 60%}\n")
-    output = seen(agent, node_of(), ALICE, "profiles", "--policy", str(policy))
+    node = node_of()
+    node.tick()
+    output = seen(agent, node, ALICE, "profiles", "--policy", str(policy))
     assert "NVIDIA H100: default 700 W, takes 200 W to 700 W, baseline 700 W" in output
     assert "eco            420 W" in output
 
