@@ -138,6 +138,21 @@ def test_what_a_record_does_not_tell_is_not_guessed() -> None:
     assert "1 of them hinge on what is not known of the job" in result.output
 
 
+def test_a_qos_that_nobody_looked_up_is_not_known() -> None:
+    Path("qos.yaml").write_text("version: 1\ncaps: [{name: urgent, when: {qos: urgent}, cap: 300W}]\n")
+    result = diff("old.yaml", "qos.yaml", "--jobs", "-", "--json", stdin=records({"qos": None}))
+    (job,) = json.loads(result.output)["changes"]
+    assert (job["new"]["cap_w"], job["new"]["pending"]) == (300.0, ["qos"])
+    assert diff("old.yaml", "qos.yaml", "--jobs", "-", stdin=records({"qos": "normal"})).exit_code == 0
+
+
+def test_a_cap_that_is_no_longer_written_is_another() -> None:
+    Path("observe.yaml").write_text(OLD.replace("name: everyone", "name: everyone, mode: observe"))
+    result = diff("old.yaml", "observe.yaml", "--jobs", "-", stdin=records({}))
+    assert result.exit_code == 1
+    assert "700 W  700 W observed  everyone" in result.output
+
+
 def test_a_run_on_two_models_is_two_questions() -> None:
     gpus = [{"model": "Tesla V100-SXM2-16GB"}, {"model": "NVIDIA H100 80GB HBM3"}, {"model": None}]
     Path("half.yaml").write_text("version: 1\ncaps: [{name: two, when: {gpus: 3}, cap: 50%}]\n")
