@@ -3,7 +3,7 @@
 import os
 import pwd
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from wattkeeper.config.settings import Settings
     from wattkeeper.core.offers import Offer
     from wattkeeper.core.policy import Policy
-    from wattkeeper.model import GpuContext, JobFacts
+    from wattkeeper.model import Conditions, GpuContext, JobFacts
 
 _OFFER_COLUMNS = (
     Column("partition"),
@@ -38,6 +38,15 @@ class _Row:
     partition: str
     gpu: "GpuContext"
     offer: "Offer"
+
+
+@dataclass(frozen=True, slots=True)
+class _Gpus:
+    """One of each kind of GPU; ``node`` and the digest of its policy where an agent told."""
+
+    contexts: "list[GpuContext]"
+    node: str = ""
+    digest: str = ""
 
 
 @click.command(
@@ -70,40 +79,74 @@ On a GPU that other users' jobs hold too, nobody's request counts. Exit code 1: 
 def profiles(
     wanted: tuple[str, ...],
     gpu_model: str | None,
-    user: str | None,
-    groups: tuple[str, ...],
-    account: str | None,
-    qos: str | None,
-    gpus: int,
-    num_nodes: int,
     at: datetime | None,
     policy: Path | None,
     config: Path | None,
     as_json: bool,
     run_dir: Path | None,
+    **job: Any,
 ) -> None:
     """Show what each profile gives in watts, and what you may ask for in which partition.
 
     For the GPUs of this node, as its agent tells, or of --gpu-model, which needs no agent. The policy is the one in
     the file, or the one installed on this node.
     """
-    from wattkeeper.cli.described import gpu_context
     from wattkeeper.cli.inforce import policy_and_settings
-    from wattkeeper.core.offers import offers, partitions
-    from wattkeeper.model import UNKNOWN, Conditions, JobFacts, JobKey
+    from wattkeeper.core.offers import partitions
+
+    found, settings = policy_and_settings(policy, config)
+    gpus = _gpus(gpu_model, settings, run_dir or (settings.run_dir if config else None))
+    conditions = _conditions(at, gpus.node, settings)
+    facts = _job(gpus.node, **job)
+    rows = _rows(facts, wanted or partitions(found), gpus.contexts, found, conditions)
+    if as_json:
+        head = {"node": gpus.node or None, "user": facts.user, "account": job["account"]}
+        models = [_model_json(gpu, found) for gpu in gpus.contexts]
+        when = iso(conditions.now_at, conditions.zone)
+        print_json({**head, "at": when, "models": models, "offers": [_row_json(row) for row in rows]})
+        return
+    if gpus.digest and not policy and gpus.digest != found.digest:
+        click.echo("wattkeeper: the policy files differ from the policy that the agent goes by", err=True)
+    if at:
+        click.echo(f"at {written(conditions.now_at, conditions.zone)}")
+    _print_profiles(gpus.contexts, found)
+    _print_offers(facts, rows)
+
+
+def _gpus(gpu_model: str | None, settings: "Settings", run_dir: Path | None) -> _Gpus:
+    """The GPUs that the options name, or this node's."""
+    from wattkeeper.cli.described import gpu_context
+
+    if gpu_model:
+        return _Gpus([gpu_context(gpu_model, dict.fromkeys(("default", "min", "max", "baseline")), settings.gpus)])
+    status = _status(run_dir)
+    return _Gpus(_contexts(status["gpus"], settings), str(status["node"]), str(status["policy"]["digest"]))
+
+
+def _conditions(at: datetime | None, node: str, settings: "Settings") -> "Conditions":
+    from wattkeeper.model import Conditions
     from wattkeeper.system.clock import SystemClock
     from wattkeeper.system.zones import machine_zone
 
-    found, settings = policy_and_settings(policy, config)
-    node, digest = "", ""
-    if gpu_model:
-        contexts = [gpu_context(gpu_model, dict.fromkeys(("default", "min", "max", "baseline")), settings.gpus)]
-    else:
-        status = _status(run_dir or (settings.run_dir if config else None))
-        node, digest = str(status["node"]), str(status["policy"]["digest"])
-        contexts = _contexts(status["gpus"], settings)
+    zone = settings.time_zone or machine_zone()
+    now_at = unix(at, zone) if at else SystemClock().wall()
+    return Conditions(now_at, node, observe=settings.mode == "observe", zone=zone)
+
+
+def _job(
+    node: str,
+    user: str | None,
+    groups: tuple[str, ...],
+    account: str | None,
+    qos: str | None,
+    gpus: int,
+    num_nodes: int,
+) -> "JobFacts":
+    """A job of the user's, of which the rest is not known."""
+    from wattkeeper.model import UNKNOWN, JobFacts, JobKey
+
     name, uid = _who(user)
-    job = JobFacts(
+    return JobFacts(
         key=JobKey("", 0, ""),
         uid=uid,
         user=name,
@@ -114,31 +157,23 @@ def profiles(
         node=node,
         groups=frozenset(groups) or _groups_of(name),
     )
-    zone = settings.time_zone or machine_zone()
-    now_at = unix(at, zone) if at else SystemClock().wall()
-    conditions = Conditions(now_at, node, observe=settings.mode == "observe", zone=zone)
-    rows = [
+
+
+def _rows(
+    job: "JobFacts",
+    partitions: Sequence[str],
+    contexts: "Sequence[GpuContext]",
+    policy: "Policy",
+    conditions: "Conditions",
+) -> list[_Row]:
+    from wattkeeper.core.offers import offers
+
+    return [
         _Row(partition, gpu, offer)
-        for partition in wanted or partitions(found)
+        for partition in partitions
         for gpu in contexts
-        for offer in offers(_in(job, partition), gpu, found, conditions)
+        for offer in offers(replace(job, partition=partition), gpu, policy, conditions)
     ]
-    if as_json:
-        head = {"node": node or None, "user": name, "account": account, "at": iso(now_at, zone)}
-        print_json(
-            {**head, "models": [_model_json(g, found) for g in contexts], "offers": [_row_json(r) for r in rows]}
-        )
-        return
-    if digest and not policy and digest != found.digest:
-        click.echo("wattkeeper: the policy files differ from the policy that the agent goes by", err=True)
-    if at:
-        click.echo(f"at {written(now_at, zone)}")
-    _print_profiles(contexts, found)
-    click.echo(f'\n{shown(name)} may ask, with --comment="power=…", for each GPU:')
-    print_table(_OFFER_COLUMNS, [_cells(row) for row in rows])
-    for ceiling in dict.fromkeys(row.offer.ceiling for row in rows if row.offer.ceiling):
-        under = dict.fromkeys(shown(row.partition) for row in rows if row.offer.ceiling == ceiling)
-        click.echo(f"ceiling over all of that, in {', '.join(under)}: {ceiling}")
 
 
 def _status(run_dir: Path | None) -> Any:
@@ -190,12 +225,6 @@ def _groups_of(name: str) -> Any:
         return UNKNOWN
 
 
-def _in(job: "JobFacts", partition: str) -> "JobFacts":
-    from dataclasses import replace
-
-    return replace(job, partition=partition)
-
-
 def _print_profiles(contexts: "Sequence[GpuContext]", policy: "Policy") -> None:
     from wattkeeper.core.offers import profiles_mw
 
@@ -211,6 +240,14 @@ def _print_profiles(contexts: "Sequence[GpuContext]", policy: "Policy") -> None:
     columns = (Column("profile"), *(Column(shown(gpu.info.model), right=True) for gpu in contexts))
     values = [profiles_mw(policy, gpu) for gpu in contexts]
     print_table(columns, [[name, *(_power(found[name]) for found in values)] for name in values[0]])
+
+
+def _print_offers(job: "JobFacts", rows: Sequence[_Row]) -> None:
+    click.echo(f'\n{shown(job.user)} may ask, with --comment="power=…", for each GPU:')
+    print_table(_OFFER_COLUMNS, [_cells(row) for row in rows])
+    for ceiling in dict.fromkeys(row.offer.ceiling for row in rows if row.offer.ceiling):
+        under = dict.fromkeys(shown(row.partition) for row in rows if row.offer.ceiling == ceiling)
+        click.echo(f"ceiling over all of that, in {', '.join(under)}: {ceiling}")
 
 
 def _cells(row: _Row) -> list[str]:
