@@ -6,8 +6,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from tests.e2e.agents import gpu_status, limits, metric, one_node, post, start_afresh
-from tests.lab import Lab, NodeSpec, wait_until
+from tests.e2e.agents import gpu_status, hook_environment, limits, metric, one_node, post, start_afresh
+from tests.lab import Lab, Node, NodeSpec, wait_until
 
 NOBODY = 65534
 POLICY = """\
@@ -101,3 +101,28 @@ def _post_both(lab: Lab, event: str, *jobs: tuple[int, str]) -> None:
     with ThreadPoolExecutor() as pool:
         done = [pool.submit(post, lab.node(1), event, job, "0", JOB_COMMENT=comment) for job, comment in jobs]
     assert [future.result() for future in done] == ["applied", "applied"]
+
+
+def test_holders_of_mig_instances_have_one_limit(shards: Lab) -> None:
+    node = shards.node(1)
+    node.simulation.set_mig(0, ["3g.40gb", "3g.40gb"])
+    try:
+        start_afresh(node, POLICY.replace("SHARED", "lowest"))
+        first, second = (instance.uuid for instance in node.simulation.gpu(0).mig)
+        assert _post_mig(node, "prolog", 1, 1000, first, "power=300W")
+        assert limits(node) == {0: 300}
+        steps = node.agent.get("/v1/jobs/1")["gpus"][0]["steps"]
+        assert "the limit is the whole GPU's" in steps[2]["text"]
+        assert _post_mig(node, "prolog", 2, NOBODY, second, "power=200W")
+        assert limits(node) == {0: 500}
+        assert metric(node, "gpu_sharing_conflicts", gpu="0") == 2
+        assert _post_mig(node, "epilog", 1, 1000, first, "")
+        assert limits(node) == {0: 200}
+    finally:
+        node.simulation.set_mig(0, [])
+
+
+def _post_mig(node: Node, event: str, job: int, uid: int, instance: str, comment: str) -> bool:
+    environment = hook_environment(job, "0", uid=uid, JOB_COMMENT=comment)
+    status, body = node.agent.post_event(event, environment + f"CUDA_VISIBLE_DEVICES={instance}\0".encode())
+    return status == 200 and b'"applied"' in body
