@@ -2,6 +2,8 @@
 
 import dataclasses
 import itertools
+import math
+import random
 from collections.abc import Iterator
 from typing import Any
 
@@ -13,14 +15,17 @@ from wattkeeper.model import UNKNOWN, Conditions, GpuInfo, GpuUuid, JobFacts, Jo
 from wattkeeper.units import Milliwatts
 
 CONDITIONS = Conditions(now_at=0.0)
+KEY = JobKey("c", 1, "r0")
 MODELS = ("Tesla V100-PCIE-16GB", "NVIDIA A100-SXM4-40GB")
 VALUES: dict[str, tuple[str | None, ...]] = {
     "user": (None, "ab", "abc", "b"),
     "account": (None, "ab", "b"),
     "partition": ("ab", "abc", "B"),
     "qos": (None, "ab", "abc"),
+    "job_name": (None, "ab", "cab"),
     "constraint": (None, "ab", "ab&b", "[abc*2|b]"),
 }
+GROUPS = (frozenset[str](), frozenset({"ab"}), frozenset({"b", "abc"}))
 COUNTS = (0, 1, 2, 3, 8)
 NODES = ("n1", "n2", "n10")
 
@@ -49,7 +54,7 @@ def _selector(field: str) -> st.SearchStrategy[Selector]:
     return st.builds(Selector, st.just(field), patterns)
 
 
-_FIELDS = (*VALUES, "gpus", "num_nodes", "node", "gpu_model", "schedule")
+_FIELDS = (*VALUES, "group", "gpus", "num_nodes", "node", "gpu_model", "schedule")
 _selectors = (
     st.lists(st.sampled_from(_FIELDS), max_size=3, unique=True)
     .flatmap(lambda fields: st.tuples(*map(_selector, fields)))
@@ -68,14 +73,15 @@ def _values(field: str, *, unknown: bool) -> st.SearchStrategy[object]:
 def jobs(*, unknown: bool) -> st.SearchStrategy[JobFacts]:
     """Jobs; with ``unknown`` some of their fields are not yet known."""
     numbers: st.SearchStrategy[object] = st.sampled_from((None, *COUNTS))
+    groups: st.SearchStrategy[object] = st.sampled_from(GROUPS)
     return st.builds(
         JobFacts,
-        key=st.just(JobKey("c", 1, "r0")),
+        key=st.just(KEY),
         uid=st.just(1000),
         gpus=st.sampled_from(COUNTS),
         num_nodes=(numbers | st.just(UNKNOWN) if unknown else numbers),
         node=st.sampled_from(NODES),
-        job_name=st.none(),
+        groups=(groups | st.just(UNKNOWN) if unknown else groups),
         **{field: _values(field, unknown=unknown) for field in VALUES},
     )
 
@@ -92,10 +98,29 @@ gpus = st.builds(
 )
 
 
+def field_of(job: JobFacts, name: str) -> object:
+    """The value of a selector's field."""
+    return getattr(job, "groups" if name == "group" else name, None)
+
+
+MOST_COMPLETIONS = 300
+
+
 def completions(job: JobFacts, fields: frozenset[str]) -> Iterator[JobFacts]:
-    """The job with every combination of values that could still become known for those fields."""
-    open_fields = [name for name in sorted(fields) if getattr(job, name, None) is UNKNOWN]
-    choices = [(None, *COUNTS) if name == "num_nodes" else (*VALUES[name], None, "zzz") for name in open_fields]
-    for values in itertools.product(*choices):
+    """The job with every combination of values that could still become known for those fields; of very many, some."""
+    open_fields = ["groups" if name == "group" else name for name in sorted(fields) if field_of(job, name) is UNKNOWN]
+    choices = [_endings(name) for name in open_fields]
+    if math.prod(map(len, choices)) <= MOST_COMPLETIONS:
+        found = itertools.product(*choices)
+    else:
+        chance = random.Random(0)  # noqa: S311
+        found = (tuple(map(chance.choice, choices)) for _ in range(MOST_COMPLETIONS))  # type: ignore[assignment]
+    for values in found:
         known: dict[str, Any] = dict(zip(open_fields, values, strict=True))
         yield dataclasses.replace(job, **known)
+
+
+def _endings(name: str) -> tuple[object, ...]:
+    if name == "groups":
+        return (*GROUPS, frozenset({"zzz"}))
+    return (None, *COUNTS) if name == "num_nodes" else (*VALUES[name], None, "zzz")

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 from datetime import UTC
 
-from wattkeeper.config.implies import implies, never
+from wattkeeper.config.implies import Implications, never
 from wattkeeper.config.models import range_of
 from wattkeeper.core.policy import Amount, Cap, Ceiling, Glob, Keyword, Percent, Policy, Rule, Watts, When
 from wattkeeper.errors import Problem
@@ -17,10 +17,11 @@ Part = Rule | Ceiling
 
 def errors_of(policy: Policy, sound: Callable[[Part], bool]) -> Iterator[Problem]:
     """Rules that no job can reach and bounds that cross. Parts that are not ``sound`` (read whole) are left out."""
+    known = Implications()
     for at, rule in enumerate(policy.rules):
         if not sound(rule):
             continue
-        text = _why_unreachable(rule, [earlier for earlier in policy.rules[:at] if sound(earlier)])
+        text = _why_unreachable(policy, at, sound, known)
         if text:
             yield Problem(rule.source.file, rule.source.line, f"caps[{rule.name}]", text)
         if rule.requests and _surely_more(rule.requests.min, rule.requests.max):
@@ -36,8 +37,9 @@ def errors_of(policy: Policy, sound: Callable[[Part], bool]) -> Iterator[Problem
 def warnings_of(policy: Policy) -> Iterator[Problem]:
     """Caps outside of a known model's range, and rules by which users can choose to have more power."""
     yield from out_of_known_range(policy)
-    for at, rule in enumerate(policy.rules):
-        yield from _more_by_choice(rule, policy.rules[at + 1 :])
+    known = Implications()
+    for at in range(len(policy.rules)):
+        yield from _more_by_choice(policy, at, known)
     for section, parts in (("caps", policy.rules), ("ceilings", policy.ceilings)):
         for part in parts:
             yield from _constant(f"{section}[{part.name}].when.schedule", part)
@@ -52,13 +54,18 @@ def out_of_known_range(policy: Policy) -> Iterator[Problem]:
 _NEVER = "never matches: what `not` excludes is all that the rest selects"
 
 
-def _why_unreachable(rule: Rule, earlier: list[Rule]) -> str | None:
-    if never(rule.when):
+def _why_unreachable(policy: Policy, at: int, sound: Callable[[Part], bool], known: Implications) -> str | None:
+    """The reason why no job reaches the rule at that place: an earlier sound rule, the first that covers it."""
+    when = policy.filing.whens[at]
+    if never(when):
         return _NEVER
-    for other in earlier:
-        if implies(rule.when, other.when):
-            place = f"rule '{other.name}' ({other.source})"
-            return f"never reached: {place} comes first and fits every job that this rule fits"
+    for place in policy.filing.may_cover(when):
+        if place >= at:
+            break
+        other = policy.rules[place]
+        if sound(other) and known.implies(when, policy.filing.whens[place]):
+            where = f"rule '{other.name}' ({other.source})"
+            return f"never reached: {where} comes first and fits every job that this rule fits"
     return None
 
 
@@ -106,15 +113,19 @@ def _out_of_range(path: str, cap: Cap, when: When) -> Iterator[Problem]:
         yield Problem(cap.source.file, cap.source.line, path, text, warning=True)
 
 
-def _more_by_choice(rule: Rule, later: tuple[Rule, ...]) -> Iterator[Problem]:
+def _more_by_choice(policy: Policy, at: int, known: Implications) -> Iterator[Problem]:
     """A warning where the next rule that is sure to fit, were the user to choose otherwise, surely gives less."""
+    rule = policy.rules[at]
     fields = sorted(rule.when.fields() & USERS_CHOOSE)
     if not fields:
         return
-    rest = _without_choice(rule.when)
-    other = next((found for found in later if implies(rest, found.when)), None)
-    if other is None:
+    whens = policy.filing.whens
+    rest = _without_choice(whens[at])
+    later = (place for place in policy.filing.may_cover(rest) if place > at)
+    found = next((place for place in later if known.implies(rest, whens[place])), None)
+    if found is None:
         return
+    other = policy.rules[found]
     top, else_top = _top(rule), _top(other)
     if top is None or else_top is None or not _surely_more(top, else_top):
         return

@@ -8,7 +8,6 @@ under its head, ``*-long`` under its tail. So what is found is always more than 
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
 
 from wattkeeper.core.schedule import Schedule
 from wattkeeper.core.when import Compare, Glob, Hosts, Pattern, Selector, When
@@ -27,43 +26,45 @@ A number that must be met is ``exact`` too; where nothing is known, the empty te
 _Slots = tuple[_Slot, ...]
 
 
-@dataclass(slots=True)
 class Names:
     """Numbers, filed under the patterns of one field."""
 
-    exact: dict[str | int, list[int]] = field(default_factory=dict)
-    head: dict[str, list[int]] = field(default_factory=dict)
-    tail: dict[str, list[int]] = field(default_factory=dict)
-    within: list[tuple[str, int]] = field(default_factory=list)
-    lengths: set[int] = field(default_factory=set)  # of the heads and tails
+    def __init__(self) -> None:
+        self._exact: dict[str | int, list[int]] = {}
+        self._head: dict[str | int, list[int]] = {}
+        self._tail: dict[str | int, list[int]] = {}
+        self._within: dict[str | int, list[int]] = {}
+        self._kinds = {"exact": self._exact, "head": self._head, "tail": self._tail, "within": self._within}
+        self._lengths: set[int] = set()  # of the heads and tails
 
     def add(self, slot: _Slot, number: int) -> None:
         """File a number under one slot."""
-        match slot:
-            case "head", str(text):
-                self.head.setdefault(text, []).append(number)
-                self.lengths.add(len(text))
-            case "tail", str(text):
-                self.tail.setdefault(text, []).append(number)
-                self.lengths.add(len(text))
-            case "exact", value:
-                self.exact.setdefault(value, []).append(number)
-            case _, value:
-                self.within.append((str(value), number))
+        kind, value = slot
+        self._kinds[kind].setdefault(value, []).append(number)
+        if kind in {"head", "tail"}:
+            self._lengths.add(len(str(value)))
 
     def may_fit(self, value: str | int) -> Iterator[list[int]]:
         """The numbers of all patterns that may fit a value."""
         text = str(value)
-        yield self.exact.get(value, [])
-        yield [number for part, number in self.within if part in text]
-        for length in self.lengths:
-            yield self.head.get(text[:length], [])
-            yield self.tail.get(text[-length:], [])
+        yield self._exact.get(value, [])
+        for length in self._lengths:
+            yield self._head.get(text[:length], [])
+            yield self._tail.get(text[-length:], [])
+        for part, numbers in self._within.items():
+            if str(part) in text:
+                yield numbers
+
+    def may_cover(self, slot: _Slot, text: str) -> Iterator[list[int]]:
+        """The numbers of all patterns that are a given one with wildcards, or its beginning and ``*``."""
+        yield self._within.get("", [])
+        yield self._kinds[slot[0]].get(slot[1], [])
+        for length in self._lengths:
+            yield self._head.get(text[:length], [])
 
     def all(self) -> Iterator[list[int]]:
         """Every number."""
-        yield [number for _, number in self.within]
-        for filed in (self.exact, self.head, self.tail):
+        for filed in self._kinds.values():
             yield from filed.values()
 
 
@@ -76,16 +77,42 @@ class Filing:
         self.always: list[int] = []
         self.fields: dict[str, Names] = {}
         slots = {id(selector): found for selector, found in known.values()}
-        uses = Counter((s.field, slot) for when in self.whens for s in when.selectors for slot in slots[id(s)])
+        uses = Counter(slot for when in self.whens for s in when.selectors for slot in slots[id(s)])
         for at, when in enumerate(self.whens):
-            narrow = [s for s in when.selectors if slots[id(s)] and s.field != "schedule"]
+            narrow = [s for s in when.selectors if slots[id(s)]]
             if not narrow:
                 self.always.append(at)
                 continue
-            rarest = min(narrow, key=lambda s: max(uses[s.field, slot] for slot in slots[id(s)]))
-            names = self.fields.setdefault(rarest.field, Names())
+            rarest = min(narrow, key=lambda s: max(uses[slot] for slot in slots[id(s)]))
+            names = self.fields.get(rarest.field) or self.fields.setdefault(rarest.field, Names())
             for slot in slots[id(rarest)]:
                 names.add(slot, at)
+
+    def may_cover(self, when: When) -> list[int]:
+        """The places of those that may fit whatever ``when`` fits, in their order: all that do, and few others.
+
+        It goes by each selector's first pattern, for what ``config.implies`` takes for its cover.
+        """
+        found = set(self.always)
+        for selector in when.selectors:
+            names = self.fields.get(selector.field)
+            if names is not None:
+                found.update(*_covers(names, selector))
+        return sorted(found)
+
+
+def _covers(names: Names, selector: Selector) -> Iterator[list[int]]:
+    match selector.patterns:
+        case (Glob(pattern=glob), *_):
+            text = folded(selector.field, glob)
+            slot = _slot_of_glob(text)
+            return names.may_fit(text) if slot[0] == "exact" else names.may_cover(slot, text)
+        case (Compare(number=number), *_):
+            return names.may_fit(number)
+        case (Hosts(names=hosts), *_) if hosts:
+            return names.may_fit(min(hosts))
+        case _:
+            return names.all()
 
 
 def folded(name: str, text: str) -> str:
@@ -97,15 +124,17 @@ def _shared(when: When, known: dict[Selector, tuple[Selector, _Slots]]) -> When:
     """The same with selectors that were met before in place of their equals."""
     selectors = []
     for selector in when.selectors:
-        if selector not in known:
-            known[selector] = (selector, _slots(selector))
-        selectors.append(known[selector][0])
-    negated = when.negated and _shared(when.negated, known)
-    return When(tuple(selectors), negated)
+        found = known.get(selector)
+        if found is None:
+            found = known[selector] = (selector, _slots(selector))
+        selectors.append(found[0])
+    return When(tuple(selectors), when.negated and _shared(when.negated, known))
 
 
 def _slots(selector: Selector) -> _Slots:
-    """What a selector is filed under; nothing where that does not help."""
+    """What a selector is filed under; nothing where that does not help. Schedules are not: when they turn, is told."""
+    if selector.field == "schedule":
+        return ()
     found = dict.fromkeys(slot for pattern in selector.patterns for slot in _slots_of(selector.field, pattern))
     return () if len(found) > MOST_PATTERNS else tuple(found)
 
@@ -123,13 +152,11 @@ def _slots_of(name: str, pattern: Pattern) -> Iterable[_Slot]:
 
 
 def _slot_of_glob(glob: str) -> _Slot:
-    wild = _WILD.search(glob)
-    if wild is None:
+    """By its head or tail, whichever is longer, or else by what is longest within."""
+    if not _WILD.search(glob):
         return "exact", glob
-    if wild.start():
-        return "head", glob[: wild.start()]
-    plain = glob.partition("[")[0]  # what follows may be a set of characters
-    parts = re.split(r"[*?]+", plain)
-    if parts[-1] and plain == glob:
-        return "tail", parts[-1]
+    parts = re.split(r"[*?]", glob.partition("[")[0])  # what follows it may be a set of characters
+    head, tail = parts[0], "" if "[" in glob else parts[-1]
+    if head or tail:
+        return ("head", head) if len(head) >= len(tail) else ("tail", tail)
     return "within", max(parts, key=len)

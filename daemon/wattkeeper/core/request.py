@@ -7,6 +7,7 @@ import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 
 from wattkeeper.core.policy import Amount, Keyword, Percent, Watts
 from wattkeeper.text import printable
@@ -82,6 +83,7 @@ def parse_comment(comment: str | None) -> Request:
     return requests[0]
 
 
+@lru_cache(maxsize=1024)
 def parse_amount(text: str) -> Amount | None:
     """``250W``, ``250``, ``0.25kW``, ``70%`` or ``baseline|default|min|max`` in any case; None for anything else.
 
