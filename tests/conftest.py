@@ -1,5 +1,6 @@
 """What every test may use: the lab, and a last word on what was not run and on every time that was measured."""
 
+import os
 from collections.abc import Iterator
 
 import pytest
@@ -12,6 +13,7 @@ NOT_RUN = pytest.StashKey[list[tuple[str, str]]]()
 
 def pytest_configure(config: pytest.Config) -> None:
     config.stash[NOT_RUN] = []
+    os.umask(0o022)  # tests write settings and policies, which the agent refuses where a group can change them
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

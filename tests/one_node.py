@@ -21,6 +21,7 @@ from wattkeeper.core.holdings import Moment
 from wattkeeper.core.policy import Policy
 from wattkeeper.ledger.memory import MemoryStore
 from wattkeeper.model import GpuInfo, GpuReading, GpuUuid, Sharing
+from wattkeeper.privileged.evidence import evidence_of
 from wattkeeper.protocols import Change, Store
 from wattkeeper.slurm.gres import GresGpu
 from wattkeeper.slurm.hook_event import EventKind
@@ -58,10 +59,28 @@ class AtOnce:
         self._store = store
         self._changes = changes
 
+    async def charge(self, change: Change) -> None:
+        await self.commit(change)
+
     async def commit(self, change: Change) -> bool:
         self._store.commit(change)
         self._changes.append(change)
         return True
+
+
+class AtLast(AtOnce):
+    """One that lets what may wait for the next change wait for it however long. What waits dies with its agent."""
+
+    def __init__(self, store: Store, changes: list[Change]) -> None:
+        super().__init__(store, changes)
+        self._waiting: list[Change] = []
+
+    async def charge(self, change: Change) -> None:
+        self._waiting.append(change)
+
+    async def commit(self, change: Change) -> bool:
+        waited, self._waiting = self._waiting, []
+        return all([await super(AtLast, self).commit(one) for one in (*waited, change)])
 
 
 class OneNode:
@@ -74,7 +93,8 @@ class OneNode:
         gres: tuple[GresGpu, ...] | None = None,
         policy: Policy | None = None,
         gpus: FakeGpus | None = None,
-    ):
+        writer: type[AtOnce] = AtOnce,
+    ) -> None:
         """``gpus``: those of ``infos``, where they are to behave otherwise than fakes do."""
         self.clock = HandClock()
         self.gpus = gpus or FakeGpus(*infos)
@@ -83,6 +103,7 @@ class OneNode:
         self.changes: list[Change] = []
         self._processes = processes
         self._gres = gres
+        self._writer = writer
         for gpu in self.gpus.gpus.values():
             gpu.reading = replace(gpu.reading, energy_mj=Millijoules(1_000_000), power_mw=Milliwatts(100_000))
         self.start()
@@ -91,12 +112,13 @@ class OneNode:
         """An agent that knows what the store kept; what another knew is gone."""
         self.tally = Tally()
         self.state = State(Settings(), self._policy, "node1", boot_id=self.clock.boot_id())
-        ledger = cast(LedgerWriter, AtOnce(self.store, self.changes))
-        observer = Observer(self.state, self.gpus, self.clock, self._processes)
+        ledger = cast(LedgerWriter, self._writer(self.store, self.changes))
+        observer = Observer(self.state, self.gpus, self.clock, self._processes or Processes(evidence_of))
         steersman = Steersman(self.state, self.gpus, self.clock, self.tally)
         parts = Parts(
             self.state, self.clock, self.tally, self.gpus, ledger, observer, steersman, deciding=asyncio.Lock()
         )
+        self.parts = parts
         self._events, self._ticker = EventHandler(parts), Ticker(parts)
         kept = self.store.load()
 

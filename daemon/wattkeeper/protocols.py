@@ -69,7 +69,7 @@ class GpuReader(Protocol):
 
 
 class Actuator(Protocol):
-    """Writes power limits, in milliwatts. See ``privileged.actuator.NvmlActuator`` for each call's promise."""
+    """Writes power limits, in milliwatts. See ``gpus.actuator.ThreadedActuator`` for each call's promise."""
 
     async def set_limit(self, uuid: str, limit_mw: int, deadline_s: float) -> int: ...
     async def claim(self, uuid: str, deadline_s: float) -> int: ...
@@ -197,6 +197,11 @@ class Change:
     watermarks: tuple[Watermark, ...] = ()
     holds: Mapping[GpuUuid, AdminHold | None] = field(default_factory=dict)
     notes: tuple[JobNote, ...] = ()
+
+    @property
+    def is_energy_alone(self) -> bool:
+        """True where nothing changes but counters and what was charged."""
+        return not (self.removed or self.added or self.over or self.holds or self.notes)
 
 
 class Store(Protocol):

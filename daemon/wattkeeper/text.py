@@ -4,7 +4,11 @@ import unicodedata
 
 _INVISIBLE = frozenset(
     chr(code)
-    for code in (0x034F, 0x115F, 0x1160, 0x17B4, 0x17B5, 0x180B, 0x180C, 0x180D, 0x3164, 0xFFA0, *range(0xFE00, 0xFE10))
+    for code in (
+        *(0x034F, 0x115F, 0x1160, 0x17B4, 0x17B5, 0x180B, 0x180C, 0x180D, 0x180F, 0x2800, 0x3164, 0xFFA0, 0x16FE4),
+        *range(0xFE00, 0xFE10),
+        *range(0xE0100, 0xE01F0),
+    )
 )
 """Letters and marks that draw nothing although Unicode files them under printable ones."""
 
@@ -27,6 +31,12 @@ def printable(text: str, limit: int = 200) -> str:
         parts.append(part)
         length += len(part)
     return "".join(parts)
+
+
+def printable_once(text: str, limit: int = 200) -> str:
+    """The same for what may have been made so already: no backslash of an escape is doubled."""
+    bare = text.replace("\\", "/")
+    return text if printable(bare, limit) == bare else printable(text, limit)
 
 
 def _shorten(parts: list[str], limit: int) -> str:

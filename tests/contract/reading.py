@@ -10,10 +10,10 @@ from dataclasses import asdict
 from functools import cache
 
 from wattkeeper.gpus.nvml import NvmlReader
+from wattkeeper.gpus.worker import DeviceThread
 from wattkeeper.model import GpuInfo, GpuReading
 from wattkeeper.privileged.errors import DeviceError, Kind
 from wattkeeper.privileged.nvml import Nvml
-from wattkeeper.privileged.worker import DeviceThread
 from wattkeeper.protocols import GpuReader
 from wattkeeper.system.clock import SystemClock
 

@@ -13,16 +13,18 @@ from typing import Any, Literal
 import pytest
 from tests.contract.reading import check as check_reading
 from tests.fakes import FakeGpus
+from tests.lab.actuator import actuator_process
 from tests.unit.nvml_here import lacking
 
 from wattkeeper.core.attribute import attribute
+from wattkeeper.gpus.actuator import SetsLimits, ThreadedActuator
 from wattkeeper.gpus.nvml import NvmlReader
+from wattkeeper.gpus.worker import DeviceThread
 from wattkeeper.model import EnergySample, GpuInfo, GpuReading, GpuUuid, Watermark
-from wattkeeper.privileged.actuator import NvmlActuator
 from wattkeeper.privileged.baselines import Baselines
 from wattkeeper.privileged.errors import DeviceError, Kind
+from wattkeeper.privileged.limits import Limits
 from wattkeeper.privileged.nvml import Nvml
-from wattkeeper.privileged.worker import DeviceThread
 from wattkeeper.protocols import Actuator, GpuReader
 from wattkeeper.simulator import Process, Simulation
 from wattkeeper.simulator.library import find_library
@@ -69,11 +71,10 @@ def fake() -> Bench:
     return Bench(gpus, gpus, gpu.info.uuid, lambda: gpu.reading.requested_mw, set_fault, set_use)
 
 
-def simulated(folder: Path, simulation: Simulation, nvml: Nvml) -> Bench:
-    baselines = folder / "baseline"
+def simulated(baselines: Path, simulation: Simulation, nvml: Nvml, limits: SetsLimits) -> Bench:
     threads = cache(DeviceThread)
     reader = NvmlReader(nvml, SystemClock(), threads)
-    actuator = NvmlActuator(nvml, Baselines(baselines, "boot-1"), threads)
+    actuator = ThreadedActuator(limits, threads)
 
     def set_fault(fault: Fault | None) -> None:
         match fault:
@@ -99,7 +100,7 @@ def simulated(folder: Path, simulation: Simulation, nvml: Nvml) -> Bench:
     return Bench(reader, actuator, uuid, lambda: simulation.gpu(0).requested_mw, set_fault, set_use)
 
 
-@pytest.fixture(params=["fake", "simulator"])
+@pytest.fixture(params=["fake", "simulator", "actuator"])
 def bench(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
     if request.param == "fake":
         yield fake()
@@ -107,7 +108,12 @@ def bench(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mo
     with Simulation.create(tmp_path / "gpus", model="H100", gpus=2, order=[1, 0]) as simulation:
         monkeypatch.setenv("WATTKEEPER_SIM_STATE", str(simulation.state))
         nvml = Nvml(str(find_library()))
-        yield simulated(tmp_path, simulation, nvml)
+        if request.param == "simulator":
+            baselines = tmp_path / "baseline"
+            yield simulated(baselines, simulation, nvml, Limits(nvml, Baselines(baselines, "boot-1")))
+        else:
+            with actuator_process(tmp_path, simulation) as limits:
+                yield simulated(tmp_path / "baseline", simulation, nvml, limits)
         simulation.clear_fault(0)
         nvml.close()
 

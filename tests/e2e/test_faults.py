@@ -83,6 +83,7 @@ def test_slow_calls_are_waited_for(node: Node) -> None:
 def test_limits_that_went_with_the_last_client_are_set_again(node: Node) -> None:
     node.simulation.set_persistence("all", False)
     node.agent.kill()
+    node.agent.actuator.kill()
     node.wattkeeper("restore", "--gpu", "3")  # a client that comes and goes: the driver forgets
     assert limits(node) == dict.fromkeys(range(4), 700)
     node.agent.start()

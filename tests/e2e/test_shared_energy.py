@@ -9,11 +9,12 @@ from contextlib import closing
 import pytest
 
 from tests.chaos.books import read_books, read_records
-from tests.e2e.agents import TICK_S, hook_environment, let_ticks_pass, one_node, start_afresh
+from tests.e2e.agents import TICK_S, hook_environment, one_node, start_afresh
 from tests.lab import Lab, Node, NodeSpec, wait_until
+from wattkeeper.agent.ledger import QUIET_WRITE_S
 from wattkeeper.simulator import Process
 
-WATCHED_S = 5.0
+WATCHED_S = 2.0
 COUNTED = "SELECT energy_mj FROM watermarks WHERE uuid = ?"
 
 
@@ -51,6 +52,13 @@ def _accounted(node: Node, uuid: str) -> tuple[dict[int, int], int]:
         return jobs, db.execute(COUNTED, (uuid,)).fetchone()[0]
 
 
+def _accounted_anew(node: Node, uuid: str) -> tuple[dict[int, int], int]:
+    """The same, once the ledger knows the energy of a moment that was still to come."""
+    up_to = node.simulation.gpu(0).counter_mj
+    wait_until(lambda: _accounted(node, uuid)[1] > up_to, QUIET_WRITE_S + TICK_S, "the ledger is written", note=False)
+    return _accounted(node, uuid)
+
+
 def test_two_holders_are_billed_by_their_use_of_the_gpu(shards: Lab) -> None:
     """90 % and 10 %: nearer to nine to one than to one to one; the one before the other tells them apart."""
     node = shards.node(1)
@@ -61,9 +69,9 @@ def test_two_holders_are_billed_by_their_use_of_the_gpu(shards: Lab) -> None:
     node.simulation.set_processes(0, processes)
     node.simulation.load(0, 0.9)
     time.sleep(2)  # NVML's figures are of the second before
-    before, counted_before = _accounted(node, uuid)
+    before, counted_before = _accounted_anew(node, uuid)
     time.sleep(WATCHED_S)
-    after, counted = _accounted(node, uuid)
+    after, counted = _accounted_anew(node, uuid)
     gained = {job: after[job] - before[job] for job in (busy, calm)}
     assert sum(gained.values()) == counted - counted_before
     share = gained[busy] / sum(gained.values())
@@ -83,10 +91,8 @@ def test_holders_whose_use_nobody_knows_are_billed_alike(shards: Lab) -> None:
         _process_of(shards, job)
     uuid = node.simulation.gpu(0).uuid
     node.simulation.load(0, 0.9)
-    let_ticks_pass(node)
-    before, _ = _accounted(node, uuid)
-    let_ticks_pass(node, 4)
-    after, _ = _accounted(node, uuid)
+    before, _ = _accounted_anew(node, uuid)
+    after, _ = _accounted_anew(node, uuid)
     gained = [after[job] - before[job] for job in (first, second)]
     assert gained[0] > 0
     assert abs(gained[0] - gained[1]) <= 10  # a millijoule each tick

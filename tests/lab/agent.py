@@ -1,18 +1,27 @@
-"""One node's agent, started as systemd starts it: NOTIFY_SOCKET and all."""
+"""One node's agent, started as systemd starts it: NOTIFY_SOCKET and all, and beside its actuator.
 
+Where we are root it runs as its unit says: as another user, without a capability. Else all are one user.
+"""
+
+import os
 import signal
 import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from tests.lab.actuator import Actuator
 from tests.lab.config import wattkeeper
 from tests.lab.processes import Daemon, LabError
 from tests.lab.sockets import NotifySocket, get_json, request
 from tests.lab.spec import NodeFiles
+from tests.lab.units import AGENT, unit_command
 from tests.lab.waiting import PATIENCE
 
 START_BOUND_S = 5.0
+
+AGENT_UID = 64_123 if os.geteuid() == 0 else None
+"""Nobody's on this machine."""
 
 
 class Agent:
@@ -23,19 +32,37 @@ class Agent:
         self.read_socket = files.run_dir / "read.sock"
         self.notify = NotifySocket(files.notify_socket)
         self.env = {**env, "NOTIFY_SOCKET": str(files.notify_socket), "PYTHONUNBUFFERED": "1"}
-        self.daemon = self._daemon()
-
-    def _daemon(self) -> Daemon:
-        argv = [wattkeeper(), "run", "--config", str(self.files.settings)]
-        return Daemon(f"agent of {self.files.name}", argv, self.env, self.files.agent_log)
+        argv = [wattkeeper(), "run", "--config", str(files.settings)]
+        if AGENT_UID is not None:
+            argv = [*unit_command(AGENT, user=AGENT_UID), *argv]
+        self.daemon = Daemon(f"agent of {files.name}", argv, self.env, files.agent_log)
+        self.actuator = Actuator(files.run_dir, env, files.root / "actuator.log", AGENT_UID)
 
     def start(self, *, wait: bool = True, env: Mapping[str, str] | None = None) -> None:
         """Starts the agent; `env` is added for this start alone. Returns when it has said READY=1."""
+        self.prepare()
+        self.actuator.ensure()
         self.notify.clear()
         self.daemon.env = {**self.env, **(env or {})}
         self.daemon.start()
         if wait:
             self.wait_ready()
+
+    def prepare(self) -> None:
+        """The folders as systemd-tmpfiles and StateDirectory= leave them (systemd/), where there are two users."""
+        if AGENT_UID is None:
+            return
+        run_dir, spool, lock = self.files.run_dir, self.files.run_dir / "spool", self.files.run_dir / "lock"
+        spool.mkdir(exist_ok=True)
+        lock.touch()
+        for path, mode in ((run_dir, 0o1775), (spool, 0o2770), (lock, 0o660)):
+            os.chown(path, 0, AGENT_UID)
+            path.chmod(mode)
+        self.files.state_dir.mkdir(exist_ok=True)
+        for path in (self.files.state_dir, *self.files.state_dir.rglob("*")):
+            os.chown(path, AGENT_UID, AGENT_UID)
+        self.files.state_dir.chmod(0o700)
+        self.files.notify_socket.chmod(0o666)
 
     def wait_ready(self, bound_s: float = START_BOUND_S) -> float:
         """Waits for READY=1. Raises LabError with the agent's log where it ended or stayed silent."""
@@ -93,6 +120,8 @@ class Agent:
     def close(self) -> None:
         self.stop()
         self.notify.close()
+        self.actuator.close()
+        self.actuator.notify.close()
 
     @property
     def metrics_url(self) -> str:

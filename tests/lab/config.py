@@ -160,7 +160,8 @@ def often(rules: str) -> str:
     return re.sub(r"^ +interval: .*\n", "", rules, flags=re.MULTILINE)
 
 
-def prometheus_yml(targets: dict[str, int], rule_files: Sequence[Path] = ()) -> str:
+def prometheus_yml(targets: dict[str, int], rule_files: Sequence[Path] = (), more: Sequence[Any] = ()) -> str:
+    """`more`: further scrape configurations."""
     return json.dumps(
         {
             "global": {"scrape_interval": "1s", "scrape_timeout": "1s", "evaluation_interval": "1s"},
@@ -171,7 +172,8 @@ def prometheus_yml(targets: dict[str, int], rule_files: Sequence[Path] = ()) -> 
                     "static_configs": [
                         {"targets": [f"127.0.0.1:{port}"], "labels": {"node": name}} for name, port in targets.items()
                     ],
-                }
+                },
+                *more,
             ],
         },
         indent=1,

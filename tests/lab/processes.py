@@ -67,6 +67,7 @@ class Daemon:
         self.argv = list(argv)
         self.env = dict(env)
         self.log = log
+        self.pass_fds: tuple[int, ...] = ()
         self._child: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
@@ -81,6 +82,7 @@ class Daemon:
                 stdout=output,
                 stderr=output,
                 start_new_session=True,
+                pass_fds=self.pass_fds,
             )
 
     @property

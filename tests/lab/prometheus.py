@@ -15,13 +15,16 @@ from tests.lab.waiting import wait_until
 
 
 class Prometheus:
-    def __init__(self, files: Files, port: int, targets: dict[str, int], rules: Sequence[Path] = ()) -> None:
+    def __init__(
+        self, files: Files, port: int, targets: dict[str, int], rules: Sequence[Path] = (), more: Sequence[Any] = ()
+    ) -> None:
+        """`more`: further scrape configurations, whose targets have a label `node` each."""
         self.url = f"http://127.0.0.1:{port}"
         settings = files.etc / "prometheus.yml"
         copies = [files.etc / shipped.name for shipped in rules]
         for shipped, copy in zip(rules, copies, strict=True):
             copy.write_text(often(shipped.read_text()))
-        settings.write_text(prometheus_yml(targets, copies))
+        settings.write_text(prometheus_yml(targets, copies, more))
         argv = [
             "prometheus",
             f"--config.file={settings}",

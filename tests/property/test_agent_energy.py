@@ -5,7 +5,7 @@ from itertools import pairwise
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.one_node import OneNode, gpu
+from tests.one_node import AtLast, AtOnce, OneNode, gpu
 
 from wattkeeper.core.holdings import Moment
 from wattkeeper.model import GpuUuid, Sharing
@@ -23,8 +23,8 @@ PLAUSIBLE_MJ = 2 * 700_000
 class Story:
     """A node, and what its counters have shown between the readings that the ledger knows."""
 
-    def __init__(self) -> None:
-        self.node = OneNode(gpu(0), gpu(1), gres=GRES)
+    def __init__(self, writer: type[AtOnce] = AtOnce) -> None:
+        self.node = OneNode(gpu(0), gpu(1), gres=GRES, writer=writer)
         self.node.tick()
 
     def shown_mj(self, uuid: GpuUuid) -> int:
@@ -33,13 +33,19 @@ class Story:
         readings = [mark.sample.energy_mj for mark in marks]
         return sum(now - before if now >= before else now for before, now in pairwise(readings))
 
-    def check(self) -> None:
-        """The ledger's sums are the counters', and the agent's own agree with them."""
+    def check_sums(self) -> None:
+        """The ledger's sums are the counters'."""
         kept = self.node.store.load()
         for uuid in (A, B):
             jobs = sum(usage.energy_mj for (_, gpu_of), usage in kept.usage.items() if gpu_of == uuid)
+            assert jobs + kept.idle_mj.get(uuid, 0) + kept.unattributed_mj.get(uuid, 0) == self.shown_mj(uuid)
+
+    def check(self) -> None:
+        """The ledger's sums are the counters', and the agent's own agree with them."""
+        self.check_sums()
+        kept = self.node.store.load()
+        for uuid in (A, B):
             nobodys = kept.idle_mj.get(uuid, 0), kept.unattributed_mj.get(uuid, 0)
-            assert jobs + sum(nobodys) == self.shown_mj(uuid)
             mine = self.node.state.gpus[uuid]
             assert (mine.idle_mj, mine.unattributed_mj) == nobodys
             assert mine.watermark == kept.watermarks[uuid]
@@ -132,3 +138,19 @@ def test_jobs_and_idle_and_unattributed_are_what_the_counter_showed(deeds: list[
         mark = story.node.state.gpus[uuid].watermark
         assert mark is not None
         assert mark.sample.energy_mj == card.reading.energy_mj
+
+
+@given(_deeds)
+@settings(max_examples=200, deadline=None)
+def test_what_waited_for_the_ledger_when_the_agent_was_killed_is_read_from_the_counters_again(
+    deeds: list[Deed],
+) -> None:
+    story = Story(AtLast)
+    for deed in deeds:
+        deed(story)
+        story.check_sums()
+    for card in story.node.gpus.gpus.values():
+        card.mend()
+    story.node.tick()
+    story.node.prolog(9, "0,1")
+    story.check()

@@ -91,6 +91,9 @@ class Meter:
     async def tick(self, job_id: int = 1, seconds: float = 1.0) -> bool:
         return await self.writer.commit(self._gain(job_id, seconds))
 
+    async def quiet_tick(self, job_id: int = 1, seconds: float = 1.0) -> None:
+        await self.writer.charge(self._gain(job_id, seconds))
+
     async def end(self, job_id: int = 1) -> bool:
         held = self.holding(job_id)
         change = self._gain(job_id, 1.0)

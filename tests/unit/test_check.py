@@ -1,6 +1,7 @@
 """`wattkeeper check`: every problem on its line, and an exit code to build on."""
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -45,6 +46,23 @@ def test_warnings_exit_0_unless_they_are_strict() -> None:
     assert result.output.startswith("p.yaml:2: warning: profiles.x.cap: 500 W is outside")
     assert result.output.endswith("0 errors, 1 warning\n")
     assert run("-W", "p.yaml").exit_code == run("--strict-warnings", "p.yaml").exit_code == 1
+
+
+def test_a_web_config_is_checked_with_the_settings_that_name_it(tmp_path: Path) -> None:
+    web, settings = tmp_path / "web.yaml", tmp_path / "s.yaml"
+    (tmp_path / "p.yaml").write_text(GOOD)
+    settings.write_text(f"policies: {tmp_path}/p.yaml\nmetrics: {{web_config: {web}}}\n")
+    web.write_text("tls_server_config:\n  cert_file: c.pem\n  key_file: k.pem\n")
+    result = run("--config", str(settings))
+    assert result.exit_code == 1
+    assert f"{web}:2: tls_server_config.cert_file: {tmp_path}/c.pem cannot be read: No such file" in result.output
+    result = run(str(web))
+    assert (result.exit_code, result.output) == (0, f"{web}: fine: web config, TLS\n")
+    web.write_text("http_server_config: {http2: true}\n")
+    result = run("--config", str(settings))
+    assert result.exit_code == 0
+    assert result.output.startswith(f"{web}:1: warning: http_server_config.http2: has no effect")
+    assert f"{web}: fine: web config, which keeps nobody out\n" in result.output
 
 
 def test_tells_settings_from_policies_and_folders() -> None:
@@ -103,3 +121,26 @@ def test_help_teaches() -> None:
     output = run("--help").output
     assert "Examples:" in output
     assert "Exit codes:" in output
+
+
+def test_a_policy_that_others_can_change_is_an_error_like_others() -> None:
+    Path("p.yaml").write_text(GOOD)
+    Path("p.yaml").chmod(0o646)
+    Path("s.yaml").write_text(f"policies: {Path.cwd()}/p.yaml\n")
+    for arguments, name in ((["p.yaml"], "p.yaml"), (["--config", "s.yaml"], f"{Path.cwd()}/p.yaml")):
+        result = run(*arguments)
+        assert result.exit_code == 1
+        line = f"{name}: lets everybody write to it (mode 0646): chmod o-w {name}"
+        assert line in result.output.splitlines()
+        assert result.output.endswith("1 error, 0 warnings\n")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
+def test_a_draft_may_be_anybodys_and_what_is_installed_may_not() -> None:
+    Path("p.yaml").write_text(GOOD)
+    os.chown("p.yaml", 12_345, -1)
+    Path("s.yaml").write_text(f"policies: {Path.cwd()}/p.yaml\n")
+    assert run("p.yaml").exit_code == 0
+    result = run("--config", "s.yaml")
+    assert result.exit_code == 1
+    assert f"{Path.cwd()}/p.yaml: belongs to uid 12345, not to root: chown root {Path.cwd()}/p.yaml" in result.output

@@ -1,10 +1,12 @@
 """Giving GPUs back without an agent: the commands as processes of their own, on simulated GPUs."""
 
+import ctypes
 import fcntl
 import json
 import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +14,8 @@ from pathlib import Path
 import pytest
 
 from build_simulator import refresh_in_tree
+from wattkeeper.agent.offline import give_back
+from wattkeeper.config.settings import Settings
 from wattkeeper.ledger.store import SqliteStore
 from wattkeeper.model import GpuUuid, Holding, JobFacts, JobKey, Sharing
 from wattkeeper.protocols import Change
@@ -20,6 +24,7 @@ from wattkeeper.system.clock import SystemClock
 from wattkeeper.units import Milliwatts
 
 BOOT = SystemClock().boot_id()
+STRANGER = 12_345
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,3 +141,37 @@ def test_give_back_does_nothing_where_it_cannot_tell(place: Place, why: str) -> 
         place.hold(2, 0)
     assert place.give_back(1).returncode == 0
     assert place.limits() == [300, 300, 300]
+
+
+SWAP = """
+import ctypes, os, sys
+os.setgroups([]); os.setgid(int(sys.argv[1])); os.setuid(int(sys.argv[1]))
+open("state.db", "wb").close()
+os.symlink(sys.argv[2], "link")
+print(flush=True)
+rename = ctypes.CDLL(None).renameat2
+while True:
+    rename(-100, b"state.db", -100, b"link", 2)  # RENAME_EXCHANGE
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "renameat2"), reason="this C library has no renameat2")
+def test_root_makes_nothing_where_the_ledgers_owner_leads_it() -> None:
+    """The agent's user swaps its ledger for a link, again and again, while an Epilog of root's looks into it."""
+    with tempfile.TemporaryDirectory(prefix="wk-swap-", dir="/tmp") as name:
+        root, state = Path(name), Path(name) / "state"
+        root.chmod(0o755)
+        state.mkdir(mode=0o700)
+        os.chown(state, STRANGER, STRANGER)
+        (root / "run" / "baseline").mkdir(parents=True)
+        settings = Settings(run_dir=root / "run", state_dir=state)
+        argv = [sys.executable, "-c", SWAP, str(STRANGER), str(root / "made")]
+        with subprocess.Popen(argv, cwd=state, stdout=subprocess.PIPE) as swapper:
+            assert swapper.stdout is not None
+            swapper.stdout.readline()
+            for _ in range(200):
+                give_back(settings, {"SLURM_JOB_ID": "1"})
+            swapper.kill()
+        assert not (root / "made").exists()
+        assert (os.geteuid(), os.getegid()) == (0, 0)

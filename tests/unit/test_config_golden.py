@@ -8,6 +8,7 @@ import pytest
 from wattkeeper.config.policy import load_policies
 from wattkeeper.config.settings import load_settings
 from wattkeeper.errors import ConfigError
+from wattkeeper.system.trust import TO_READ
 
 GOLDEN = Path(__file__).parent.parent / "golden"
 
@@ -48,7 +49,7 @@ def check(name: str, text: str) -> None:
 
 def policy_errors(path: str) -> str:
     with pytest.raises(ConfigError) as caught:
-        load_policies(Path(path))
+        load_policies(Path(path), TO_READ)
     return f"{caught.value}\n"
 
 
@@ -60,7 +61,7 @@ def test_policy_of_mistakes(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_settings_of_mistakes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(GOLDEN)
     with pytest.raises(ConfigError) as caught:
-        load_settings(Path("settings-of-mistakes.yaml"))
+        load_settings(Path("settings-of-mistakes.yaml"), TO_READ)
     check("settings-of-mistakes.txt", f"{caught.value}\n")
 
 

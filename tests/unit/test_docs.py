@@ -1,12 +1,11 @@
-"""The documents say what is so: commands, YAML, links, metrics, the unit.
+"""The documents say what is so: commands, YAML, links, metrics, tests.
 
 ``python tests/unit/test_docs.py`` writes docs/metrics.md anew.
 """
 
+import ast
 import re
-import shutil
-import subprocess
-import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -18,10 +17,11 @@ from wattkeeper.exporters.prometheus import FAMILIES, PREFIX, Family
 
 REPO = Path(__file__).resolve().parents[2]
 METRICS_PAGE = REPO / "docs" / "metrics.md"
-UNIT = REPO / "systemd" / "wattkeeper.service"
-PAGES = sorted([REPO / "README.md", REPO / "CHANGELOG.md", *(REPO / "docs").rglob("*.md")])
+SECURITY_PAGE = REPO / "docs" / "security.md"
+PAGES = sorted([*REPO.glob("*.md"), *(REPO / "deploy").rglob("*.md"), *(REPO / "docs").rglob("*.md")])
 
 _FENCE = re.compile(r"^```yaml\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL)
+_TEST = re.compile(r"`(?P<file>tests/[a-z0-9_/]+\.py)::(?P<name>[A-Za-z0-9_:]+)`")
 _LINK = re.compile(r"\[[^\]]+\]\((?P<to>[^)\s]+)\)")
 
 METRICS_HEAD = """\
@@ -30,14 +30,15 @@ METRICS_HEAD = """\
 <!-- Made from daemon/wattkeeper/exporters/prometheus.py by `.venv/bin/python tests/unit/test_docs.py`. -->
 
 Prometheus scrapes `http://127.0.0.1:9745/metrics` (the setting `metrics.listen`; `null` closes the port). The same page
-is on the unix socket `/run/wattkeeper/read.sock`. A scrape reads no device: it shows the agent's last reading. The page
-has neither TLS nor a password: put a proxy before it if it must leave the node.
+is on the unix socket `/run/wattkeeper/read.sock`. A scrape reads no device: it shows the agent's last reading.
+[TLS, certificates and passwords](metrics-access.md) are `metrics.web_config`'s.
 
 - `gpu` is the minor number, the N of `/dev/nvidiaN`; `uuid` is NVML's.
 - What is not known is left out, never 0. A reading older than three intervals is left out as well.
 - The series of a finished job stay for `metrics.grace` (5 m).
-- `metrics.job_labels`: `id` (the default) leaves `user` and `account` of `job_info` empty, `full` fills them in, `none`
-  leaves the series of jobs out. Whoever can reach the port can read them.
+- `metrics.job_labels`: `id` leaves `user` and `account` of `job_info` empty, `full` fills them in, `none` leaves the
+  series of jobs out. Without the setting it is `full` on a port that lets in only who shows a password or a client
+  certificate, and `id` everywhere else.
 - For each GPU: energy of jobs + idle + unattributed = what its counter gained since the agent first read it.
 - The energy of an account is there, and carries its name, whatever `job_labels` says. It goes on over restarts.
 - The energy of a job or an account is shown to each client at its beginning first, so that `increase()` misses nothing
@@ -56,10 +57,11 @@ METRICS_TAIL = """
 | `agent_info` | `mode` | `enforce`, `observe` |
 | `cap_writes_total` | `cause` | `start`, `end`: a job's; `drift`: a repair; `recovery`; `reload`; `retry` |
 | `cap_write_errors_total` | `error` | `permission`, `unsupported`, `invalid`, `lost`, `no_driver`, `timeout`, \
-`not_taken`, `state`, `again` |
+`not_taken`, `state`, `no_actuator`: nobody answers who may set limits; `again` |
 | `hook_events_total` | `event` | `prolog`, `epilog` |
 | `hook_events_total` | `outcome` | `applied`; `failed`: a limit could not be set; `no_gpu`; `duplicate`; `late`; \
-`unknown_job`; `unmapped`: Slurm's GPU numbers fit no device; `invalid` |
+`unknown_job`; `unmapped`: Slurm's GPU numbers fit no device; `invalid`; \
+`refused`: what lay in the spool under an event's name was not Slurm's |
 | `account_energy_joules_total` | `domain` | `gpu` |
 | `energy_gaps_total` | `cause` | `outage`: other holders at its end than at its beginning, or a card without a \
 counter that could not be read; `restart`: the counter began anew; `jump`: it moved as no GPU can draw |
@@ -68,7 +70,8 @@ counter that could not be read; `restart`: the counter began anew; `jump`: it mo
 | `slurm_lookups_total` | `outcome` | `ok`, `timeout`, `refused`; `wrong`: of another job, or garbage; `not_found` |
 | `drift_total` | `cause` | `writer`: another program; `reset`: driver reload or GPU reset |
 | `drift_total` | `outcome` | `repaired`, `reported`, `yielded` |
-| `source_up` | `source` | `nvml`; `ledger`: 0 while it cannot be written and the agent goes on in memory |
+| `source_up` | `source` | `nvml`; `ledger`: 0 while it cannot be written and the agent goes on in memory; \
+`actuator`: 0 while nobody answers who may set limits (absent with `run --single`) |
 
 ## Questions they answer
 
@@ -128,6 +131,22 @@ def _examples() -> list[tuple[str, str]]:
     return found
 
 
+@cache
+def _tests_of(file: Path) -> frozenset[str]:
+    """The names of a file's tests as pytest takes them, ``test_x`` or ``TestY::test_x``."""
+    if not file.is_file():
+        return frozenset()
+    tree = ast.parse(file.read_text(encoding="utf-8"))
+    classes = [node for node in tree.body if isinstance(node, ast.ClassDef)]
+    places: list[tuple[str, list[ast.stmt]]] = [("", tree.body), *((f"{node.name}::", node.body) for node in classes)]
+    return frozenset(
+        prefix + node.name
+        for prefix, body in places
+        for node in body
+        if isinstance(node, ast.FunctionDef) and node.name.startswith("test_")
+    )
+
+
 def test_metrics_page_is_current() -> None:
     mend = f"run `.venv/bin/python {_relative(Path(__file__))}`"
     assert METRICS_PAGE.read_text(encoding="utf-8") == metrics_page(), mend
@@ -165,23 +184,20 @@ def test_relative_links_resolve(page: Path) -> None:
             assert (page.parent / to).exists(), f"{_relative(page)}: {link['to']}"
 
 
-@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="not installed on this machine: systemd-analyze")
-def test_unit_is_sound(tmp_path: Path) -> None:
-    analyze = shutil.which("systemd-analyze") or ""
-    unit = tmp_path / UNIT.name
-    text = UNIT.read_text(encoding="utf-8")
-    command = "ExecStart=/opt/wattkeeper/bin/wattkeeper "
-    assert command in text
-    unit.write_text(text.replace(command, f"ExecStart={sys.executable} "), encoding="utf-8")
-    done = subprocess.run(
-        [analyze, "verify", "--man=no", str(unit)],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        env={"PATH": "/usr/bin:/bin", "SYSTEMD_UNIT_PATH": f"{tmp_path}:"},
-    )
-    complaints = [line for line in done.stderr.splitlines() if UNIT.name in line]
-    assert complaints == []
+@pytest.mark.parametrize("page", PAGES, ids=_relative)
+def test_tests_that_are_named_exist(page: Path) -> None:
+    named = [(found["file"], found["name"]) for found in _TEST.finditer(page.read_text(encoding="utf-8"))]
+    assert [f"{file}::{name}" for file, name in named if name not in _tests_of(REPO / file)] == []
+
+
+def test_each_claim_about_security_names_its_test() -> None:
+    """What somebody cannot do is a list, and each of its items names a test."""
+    text = SECURITY_PAGE.read_text(encoding="utf-8")
+    lists = re.findall(r"\*\*They cannot\*\*\n\n(.+?)\n\n(?!  )", text, re.DOTALL)
+    claims = [claim for found in lists for claim in re.split(r"^- ", found, flags=re.MULTILINE) if claim]
+    assert len(lists) == 4
+    assert [claim for claim in claims if not _TEST.search(claim)] == []
+    assert text.count("tests/") == len(_TEST.findall(text)), "a test is named in a way that is not looked at"
 
 
 if __name__ == "__main__":

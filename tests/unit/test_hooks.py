@@ -10,7 +10,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -150,9 +150,58 @@ def test_every_success_is_one(hook: Hook, status: int) -> None:
 
 
 def test_without_an_agent_the_event_is_spooled(hook: Hook) -> None:
+    """For Slurm's user, and the group of ``run_dir``: the agent's."""
     spooled(hook, hook.run())
-    assert stat.S_IMODE(hook.spool.stat().st_mode) == 0o700
-    assert stat.S_IMODE(hook.events()[0].stat().st_mode) == 0o600
+    assert stat.S_IMODE(hook.spool.stat().st_mode) == 0o2770
+    assert stat.S_IMODE(hook.events()[0].stat().st_mode) == 0o640
+    assert hook.events()[0].stat().st_gid == hook.run_dir.stat().st_gid
+
+
+@pytest.mark.skipif(not running_as_root(), reason="only root can give a group away")
+def test_what_is_spooled_belongs_to_the_group_of_the_folder(hook: Hook) -> None:
+    os.chown(hook.run_dir, 0, 12_345)
+    hook.run()
+    hook.run()
+    assert hook.spool.stat().st_gid == 12_345
+    assert [(event.stat().st_gid, stat.S_IMODE(event.stat().st_mode)) for event in hook.events()] == [
+        (12_345, 0o640),
+        (12_345, 0o640),
+    ]
+
+
+def test_a_link_in_the_spools_place_is_not_followed(hook: Hook) -> None:
+    elsewhere = hook.run_dir / "elsewhere"
+    elsewhere.mkdir()
+    hook.spool.symlink_to(elsewhere)
+    ran = hook.run()
+    assert (ran.returncode, list(elsewhere.iterdir())) == (0, [])
+    assert one_line(ran.stderr)
+    assert "the event is lost" in ran.stderr
+
+
+@pytest.mark.parametrize("trap", ["scratch", "name"])
+def test_a_link_that_waits_for_the_event_is_not_followed(hook: Hook, trap: str) -> None:
+    """Whoever may write to the spool knows the time, and can guess the process: a `mv` that is slow to begin."""
+    hook.spool.mkdir()
+    victim, folder = hook.run_dir / "victim", hook.run_dir / "folder"
+    victim.write_text("dear")
+    folder.mkdir()
+    tools = hook.run_dir / "bin"
+    tools.mkdir()
+    slow = tools / ("dd" if trap == "scratch" else "mv")
+    plant = f'ln -s {victim} "${{2#of=}}"' if trap == "scratch" else f'ln -s {folder} "$3"'
+    slow.write_text(f'#!/bin/sh\n{plant}\nexec {shutil.which(slow.name)} "$@"\n')
+    slow.chmod(0o755)
+    script = hook.run_dir / "hook"
+    script.write_text(hook.script.read_text().replace("PATH=/usr/local/sbin", f"PATH={tools}:/usr/local/sbin"))
+    script.chmod(0o755)
+    ran = replace(hook, script=script).run()
+    assert (ran.returncode, victim.read_text(), list(folder.iterdir())) == (0, "dear", [])
+    if trap == "name":
+        spooled(hook, ran)
+    else:
+        assert "the event is lost" in ran.stderr
+        assert hook.leftovers() == []
 
 
 def test_a_dead_agents_socket_is_refused_and_the_event_spooled(hook: Hook) -> None:
@@ -395,7 +444,7 @@ class TestWithoutCurl:
     def bare(self, event: str, shell: str, run_dir: Path) -> Hook:
         tools = run_dir / "bin"
         tools.mkdir()
-        for name in ("cat", "mv", "rm", "mkdir", "timeout", "tr", "cut", "sh"):
+        for name in ("dd", "chgrp", "mv", "rm", "mkdir", "timeout", "tr", "cut", "sh"):
             (tools / name).symlink_to(shutil.which(name) or name)
         text, count = re.subn(r"^PATH=.*$", f"PATH={tools}", HOOKS[event].read_text(), flags=re.MULTILINE)
         assert count == 1

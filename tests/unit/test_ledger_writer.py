@@ -5,7 +5,7 @@ import asyncio
 import pytest
 from tests.unit.ledger_agent import A, Disk, FakeClock, Meter, key, troubles
 
-from wattkeeper.agent.ledger import MOST_WAITING, LedgerWriter
+from wattkeeper.agent.ledger import MOST_WAITING, QUIET_WRITE_S, LedgerWriter
 
 
 @pytest.fixture
@@ -42,6 +42,42 @@ def test_a_full_disk_is_told_once_and_nothing_is_lost(
     assert len(troubles(caplog)) == 2
     assert "no space left" in troubles(caplog)[0]
     assert "nothing was lost" in troubles(caplog)[1]
+
+
+def test_quiet_ticks_are_written_together_and_soon(meter: Meter, disk: Disk) -> None:
+    async def scene() -> None:
+        await meter.start()
+        for _ in range(20):
+            await meter.quiet_tick()
+
+    asyncio.run(scene())
+    assert disk.commits == 1 + 20 // QUIET_WRITE_S
+    assert disk.load().usage[key(), A].energy_mj == meter.counter_mj
+    assert disk.load().watermarks[A].sample.energy_mj == meter.counter_mj
+
+
+def test_an_end_takes_what_waited_with_it(meter: Meter, disk: Disk) -> None:
+    async def scene() -> None:
+        await meter.start()
+        await meter.quiet_tick()
+        await meter.quiet_tick()
+        await meter.end()
+
+    asyncio.run(scene())
+    assert disk.load().usage[key(), A].energy_mj == 300
+    assert disk.load().over == {key()}
+
+
+def test_what_waited_is_written_when_the_agent_stops(meter: Meter, disk: Disk) -> None:
+    async def scene() -> None:
+        await meter.start()
+        await meter.quiet_tick()
+
+    asyncio.run(scene())
+    written: list[int] = []
+    disk.close = lambda: written.append(disk.load().usage[key(), A].energy_mj)  # type: ignore[method-assign]
+    meter.writer.close()
+    assert written == [100]
 
 
 def test_a_disk_on_the_brink_is_told_of_every_ten_minutes(

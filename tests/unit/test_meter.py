@@ -8,6 +8,7 @@ from tests.one_node import OneNode, gpu, shared
 
 from wattkeeper.core.holdings import Moment
 from wattkeeper.model import Basis, EnergySource, GpuUuid, Holding, JobKey, Usage
+from wattkeeper.privileged.evidence import evidence_of
 from wattkeeper.protocols import JobNote
 from wattkeeper.slurm.hook_event import EventKind
 from wattkeeper.slurm.processes import Processes
@@ -46,7 +47,7 @@ def sharing(processes: Processes) -> OneNode:
 
 
 def test_two_jobs_on_a_gpu_pay_for_what_they_use_of_it() -> None:
-    node = sharing(Table())
+    node = sharing(Table(evidence_of))
     node.gpus.gpus[A].use_by_pid = {70: 50, 71: 40, 80: 10}
     node.go_on(1, GPU_0=1_000)
     node.tick()
@@ -55,7 +56,7 @@ def test_two_jobs_on_a_gpu_pay_for_what_they_use_of_it() -> None:
 
 
 def test_where_nothing_tells_them_apart_they_pay_alike_and_that_is_said() -> None:
-    node = sharing(Table())
+    node = sharing(Table(evidence_of))
     for use in (None, {}, {990: 100}, {70: 0, 80: 0}):
         node.gpus.gpus[A].use_by_pid = use
         node.go_on(1, GPU_0=1_000)
@@ -65,7 +66,7 @@ def test_where_nothing_tells_them_apart_they_pay_alike_and_that_is_said() -> Non
 
 
 def test_use_counts_for_the_interval_it_was_measured_in_and_no_other() -> None:
-    node = sharing(Table())
+    node = sharing(Table(evidence_of))
     node.gpus.gpus[A].use_by_pid = {70: 100}
     node.go_on(1, GPU_0=1_000)
     node.tick()
@@ -77,7 +78,7 @@ def test_use_counts_for_the_interval_it_was_measured_in_and_no_other() -> None:
 
 
 def test_the_last_interval_of_a_shared_gpu_is_divided_by_use_too() -> None:
-    node = sharing(Table())
+    node = sharing(Table(evidence_of))
     node.gpus.gpus[A].use_by_pid = {70: 30, 80: 10}
     node.go_on(1, GPU_0=1_000)
     node.epilog(7)
@@ -88,7 +89,7 @@ def test_the_last_interval_of_a_shared_gpu_is_divided_by_use_too() -> None:
 
 
 def test_processes_that_hang_hold_nobody_up() -> None:
-    node = sharing(Hanging())
+    node = sharing(Hanging(evidence_of))
     node.gpus.gpus[A].use_by_pid = {70: 100}
     for _ in range(2):
         node.go_on(1, GPU_0=1_000)

@@ -9,6 +9,7 @@ from wattkeeper.config.policy import load_policies, parse_policies
 from wattkeeper.core.policy import Cap, Compare, Glob, Hosts, Keyword, Percent, Policy, Selector, Watts
 from wattkeeper.errors import ConfigError
 from wattkeeper.model import Source
+from wattkeeper.system.trust import TO_READ
 
 GOLDEN = Path(__file__).parent.parent / "golden"
 SHIPPED = Path(__file__).parent.parent.parent / "policies"
@@ -236,7 +237,7 @@ def test_does_not_warn_where_it_is_not_sure(rule: str, other: str) -> None:
 
 @pytest.mark.parametrize("name", ["default.yaml", "mit-v100.yaml"])
 def test_shipped_policies_are_fine(name: str) -> None:
-    policy, doubts = load_policies(SHIPPED / name)
+    policy, doubts = load_policies(SHIPPED / name, TO_READ)
     assert doubts == ()
     assert policy.rules[-1].name == "everyone"
 
@@ -268,3 +269,21 @@ def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "p.yaml")
     with pytest.raises(ConfigError, match="not a regular file"):
         load_policies(tmp_path / "p.yaml")
+
+
+def test_a_policy_that_others_can_change_is_refused_by_its_name(tmp_path: Path) -> None:
+    for name in ("a.yaml", "b.yaml"):
+        (tmp_path / name).write_text("version: 1\n")
+        (tmp_path / name).chmod(0o644)
+    load_policies(tmp_path)
+    (tmp_path / "b.yaml").chmod(0o664)
+    with pytest.raises(ConfigError, match=rf"^{tmp_path}/b\.yaml: lets its group .* chmod g-w {tmp_path}/b\.yaml$"):
+        load_policies(tmp_path)
+    (tmp_path / "b.yaml").unlink()
+    (tmp_path / "b.yaml").symlink_to("a.yaml")
+    with pytest.raises(ConfigError, match=rf"^{tmp_path}/b\.yaml: is a symbolic link"):
+        load_policies(tmp_path)
+    (tmp_path / "b.yaml").unlink()
+    tmp_path.chmod(0o757)
+    with pytest.raises(ConfigError, match=rf"^{tmp_path}: lets everybody write to it .* chmod o-w {tmp_path}$"):
+        load_policies(tmp_path)

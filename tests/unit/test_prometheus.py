@@ -300,6 +300,20 @@ def test_a_running_job_has_a_counter_before_its_first_charge_unless_there_is_not
     assert not of(read(render(replace(snapshots.snapshot(), jobs=(gone,)))), "job_gpu_energy_joules_total")
 
 
+@pytest.mark.parametrize(
+    ("job_labels", "stranger", "known"),
+    [(None, "id", "full"), ("id", "id", "id"), ("full", "full", "full"), ("none", "none", "none")],
+)
+def test_without_a_setting_names_are_for_those_who_have_shown_who_they_are(
+    job_labels: JobLabels | None, stranger: JobLabels, known: JobLabels
+) -> None:
+    snapshot = snapshots.snapshot()
+    exporter = Exporter(lambda: snapshot, job_labels, lambda: snapshots.NOW_MONO)
+    for authenticated, shown in ((False, stranger), (True, known)):
+        page, _ = exporter.render(f"prometheus {authenticated}", authenticated)
+        assert page.decode() == render(snapshot, shown)
+
+
 @pytest.mark.parametrize("job_labels", ["full", "id", "none"])
 def test_accounts_are_billed_whatever_jobs_show(job_labels: JobLabels) -> None:
     samples = read(render(snapshots.snapshot(), job_labels))

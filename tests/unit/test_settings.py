@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from wattkeeper.config.settings import Listen, Settings, load_settings, parse_settings
+from wattkeeper.config.settings import Listen, Settings, UnixListen, load_settings, parse_settings
 from wattkeeper.errors import ConfigError
+from wattkeeper.system.trust import TO_READ
 
 SHIPPED = Path(__file__).parent.parent.parent / "policies" / "wattkeeper.yaml.example"
 
@@ -20,7 +21,7 @@ def test_what_is_left_out_has_its_default(text: str) -> None:
 
 
 def test_the_shipped_file_says_the_defaults() -> None:
-    assert load_settings(SHIPPED) == Settings()
+    assert load_settings(SHIPPED, TO_READ) == Settings()
 
 
 def test_defaults() -> None:
@@ -80,10 +81,21 @@ def test_a_list_maps_gres_indices_in_its_order() -> None:
 
 def test_null_closes_the_port() -> None:
     assert parse("metrics: {listen: null}").metrics.listen is None
+    assert parse("metrics: {job_labels: null, web_config: null}") == Settings()
     assert parse("gpus: {include: null, map: null}") == Settings()
 
 
-@pytest.mark.parametrize("listen", ["9745", "127.0.0.1", "a b:1", "x:99999", ":1", "[::1:9", "x:"])
+def test_metrics_may_be_on_a_unix_socket() -> None:
+    metrics = parse("metrics: {listen: unix:/run/wattkeeper/m.sock, web_config: /etc/wattkeeper/web.yaml}").metrics
+    assert metrics.listen == UnixListen(Path("/run/wattkeeper/m.sock"))
+    assert metrics.web_config == Path("/etc/wattkeeper/web.yaml")
+    assert metrics.job_labels is None
+
+
+@pytest.mark.parametrize(
+    "listen",
+    ["unix:", "unix:m.sock", "unix:/" + "x" * 107, "9745", "127.0.0.1", "a b:1", "x:99999", ":1", "[::1:9", "x:"],
+)
 def test_refuses_what_is_no_address(listen: str) -> None:
     with pytest.raises(ConfigError, match=r"s\.yaml:1: metrics\.listen: "):
         parse(f'metrics: {{listen: "{listen}"}}')
@@ -103,3 +115,13 @@ def test_refuses_to_keep_the_ledger_for_what_is_no_time(keep: str) -> None:
 def test_says_which_key_the_ledger_has() -> None:
     with pytest.raises(ConfigError, match=r"ledger\.keeps: unknown key: did you mean 'keep'\? \(allowed: keep\)"):
         parse("ledger: {keeps: 400d}")
+
+
+def test_settings_that_others_can_change_are_refused(tmp_path: Path) -> None:
+    file = tmp_path / "wattkeeper.yaml"
+    file.write_text("mode: observe\n")
+    file.chmod(0o666)
+    with pytest.raises(
+        ConfigError, match=rf"^{file}: lets its group .* and everybody write to it .*: chmod go-w {file}$"
+    ):
+        load_settings(file)

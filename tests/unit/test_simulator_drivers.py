@@ -42,7 +42,7 @@ READ = """
 import asyncio, json, sys
 from wattkeeper.gpus.nvml import NvmlReader
 from wattkeeper.privileged.nvml import Nvml
-from wattkeeper.privileged.worker import DeviceThread
+from wattkeeper.gpus.worker import DeviceThread
 from wattkeeper.system.clock import SystemClock
 
 async def read(library):

@@ -10,12 +10,12 @@ from pathlib import Path
 from wattkeeper.agent.records import RecordKeeper
 from wattkeeper.agent.takeup import Known
 from wattkeeper.errors import StoreError
+from wattkeeper.gpus.worker import DeviceThread
 from wattkeeper.ledger import schema
 from wattkeeper.ledger.merge import merged
 from wattkeeper.ledger.records import Records
 from wattkeeper.ledger.store import SpentStoreError, SqliteStore
 from wattkeeper.privileged.errors import DeviceError
-from wattkeeper.privileged.worker import DeviceThread
 from wattkeeper.protocols import Change, Clock, Kept, Store
 from wattkeeper.system.clock import SystemClock
 from wattkeeper.units import Millijoules, format_energy
@@ -34,6 +34,9 @@ MOST_WAITING = 64
 """More changes that wait are merged into the last of them, up to ``MOST_CHARGES`` charges in each."""
 
 MOST_CHARGES = 1_000
+
+QUIET_WRITE_S = 5.0
+"""What a quiet tick charges is on the disk after so long at the latest: as often as ticks come by default."""
 
 RECORDS = "records"
 
@@ -90,6 +93,7 @@ class LedgerWriter:
         self._following: Future[None] | None = None
         self._behind: Future[None] | None = None
         self._next_open_mono = self._clock.mono() + REOPEN_S
+        self._next_quiet_mono = self._clock.mono()
         self._spent = False
         self._told = trouble is not None
         self._quiet_until_mono = self._clock.mono()
@@ -104,11 +108,22 @@ class LedgerWriter:
             return f"end-of-job records wait to be written: {self._keeper.trouble}"
         return None
 
+    async def charge(self, change: Change) -> None:
+        """As ``commit``, but the change may wait for the next one: for ``QUIET_WRITE_S`` seconds at most.
+
+        For energy alone. An agent that is killed meanwhile reads it from the counter again, for the same owners.
+        """
+        if self._clock.mono() >= self._next_quiet_mono:
+            await self.commit(change)
+        else:
+            self._wait(change)
+
     async def commit(self, change: Change) -> bool:
         """Write a change and all that waited before it; False where the disk failed and it now waits. Never raises."""
         self._wait(change)
         if self._cannot_begin():
             return False
+        self._next_quiet_mono = self._clock.mono() + QUIET_WRITE_S
         try:
             await self._thread.run("commit", self._flush, COMMIT_DEADLINE_S)
         except (StoreError, DeviceError) as error:
@@ -188,6 +203,8 @@ class LedgerWriter:
                 return self._before
             if self._writing is None and self._waiting:
                 self._writing = self._waiting.popleft()
+                while self._writing.is_energy_alone and self._waiting:
+                    self._writing = merged(self._writing, self._waiting.popleft())
             return self._writing
 
     def _written(self, change: Change) -> None:

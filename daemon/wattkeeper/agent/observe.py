@@ -4,9 +4,9 @@ import logging
 from collections.abc import Iterable, Mapping
 
 from wattkeeper.agent.state import Gpu, State
+from wattkeeper.gpus.worker import DeviceThread
 from wattkeeper.model import GpuReading, GpuUuid, JobKey
 from wattkeeper.privileged.errors import DeviceError, Kind
-from wattkeeper.privileged.worker import DeviceThread
 from wattkeeper.protocols import Clock, GpuReader
 from wattkeeper.slurm.processes import Processes
 from wattkeeper.snapshot import SourceState
@@ -21,11 +21,11 @@ PLACE_DEADLINE_S = 0.1
 class Observer:
     """Reads GPUs into the state. A GPU that hangs is left out until its call comes back."""
 
-    def __init__(self, state: State, reader: GpuReader, clock: Clock, processes: Processes | None = None) -> None:
+    def __init__(self, state: State, reader: GpuReader, clock: Clock, processes: Processes) -> None:
         self._state = state
         self._reader = reader
         self._clock = clock
-        self._processes = processes or Processes()
+        self._processes = processes
         self._placing: DeviceThread | None = None
         self.driver_gone = False
 

@@ -1,25 +1,25 @@
 """Giving GPUs back without an agent, under the lock that a living agent holds."""
 
 import asyncio
-from collections.abc import Callable, Collection, Iterable, Mapping
+import os
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from wattkeeper.agent.root import BASELINES, root_for_commands
 from wattkeeper.config.settings import Settings
 from wattkeeper.errors import StoreError, WattkeeperError
+from wattkeeper.gpus.actuator import ThreadedActuator
 from wattkeeper.gpus.nvml import NvmlReader
+from wattkeeper.gpus.worker import DeviceThread
 from wattkeeper.ledger import schema
 from wattkeeper.model import GpuInfo, GpuUuid, Sharing
-from wattkeeper.privileged.actuator import NvmlActuator
-from wattkeeper.privileged.baselines import Baselines
 from wattkeeper.privileged.errors import DeviceError
 from wattkeeper.privileged.nvml import Nvml
-from wattkeeper.privileged.worker import DeviceThread
 from wattkeeper.system.clock import SystemClock
 from wattkeeper.system.files import RunLock
 from wattkeeper.units import Milliwatts
-
-BASELINES = "baseline"
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +55,8 @@ def give_back(settings: Settings, environment: Mapping[str, str], deadline_s: fl
     if not job_id.isdecimal() or not (settings.run_dir / BASELINES).is_dir():
         return ()
     with _Locked(settings.run_dir):
-        mine = _held_alone(settings.state_dir / schema.FILE, int(job_id), environment.get("SLURM_CLUSTER_NAME"))
+        with _as_owner_of(settings.state_dir):
+            mine = _held_alone(settings.state_dir / schema.FILE, int(job_id), environment.get("SLURM_CLUSTER_NAME"))
         if not mine:
             return ()
         return asyncio.run(_restore(settings, lambda info: info.uuid in mine, None, deadline_s))
@@ -78,19 +79,37 @@ class _Locked:
         self._lock.release()
 
 
+@contextmanager
+def _as_owner_of(folder: Path) -> Iterator[None]:
+    """Root puts its rights aside among another user's files, who could swap one for a link while SQLite opens it."""
+    if os.geteuid() != 0 or not folder.is_dir() or folder.stat().st_uid == 0:
+        yield
+        return
+    status, groups = folder.stat(), os.getgroups()
+    os.setgroups([])
+    os.setegid(status.st_gid)
+    os.seteuid(status.st_uid)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+        os.setegid(0)
+        os.setgroups(groups)
+
+
 def _held_alone(ledger: Path, job_id: int, cluster: str | None) -> frozenset[GpuUuid]:
     """The GPUs that this job, and no other, holds by the ledger of this boot."""
     from wattkeeper.ledger.store import SqliteStore  # SQLite is only needed here
 
-    if not ledger.is_file():
-        return frozenset()
     try:
+        if not ledger.is_file():
+            return frozenset()
         store = SqliteStore(ledger)
         try:
             kept = store.load()
         finally:
             store.close()
-    except StoreError:
+    except (StoreError, OSError):
         return frozenset()
     if kept.boot_id != SystemClock().boot_id():
         return frozenset()
@@ -116,7 +135,7 @@ async def _restore(
     clock = SystemClock()
     nvml = Nvml(str(settings.gpus.library) if settings.gpus.library else None)
     reader = NvmlReader(nvml, clock, thread_of)
-    actuator = NvmlActuator(nvml, Baselines(settings.run_dir / BASELINES, clock.boot_id()), thread_of)
+    actuator = ThreadedActuator(root_for_commands(nvml, settings.run_dir, clock.boot_id()).limits, thread_of)
     try:
         gpus = await reader.list_gpus(deadline_s)
     except DeviceError as error:
@@ -135,7 +154,7 @@ def _require(minors: Collection[int] | None, gpus: Iterable[GpuInfo]) -> None:
 
 
 async def _give(
-    info: GpuInfo, settings: Settings, reader: NvmlReader, actuator: NvmlActuator, deadline_s: float
+    info: GpuInfo, settings: Settings, reader: NvmlReader, actuator: ThreadedActuator, deadline_s: float
 ) -> GivenBack:
     old_mw: Milliwatts | None = None
     try:

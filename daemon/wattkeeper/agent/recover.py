@@ -7,6 +7,7 @@ from wattkeeper.agent.events import EventHandler, begin_on
 from wattkeeper.agent.ledger import LedgerWriter
 from wattkeeper.agent.spool import Spool
 from wattkeeper.agent.state import Gpu, Job, State
+from wattkeeper.agent.steer import ask_book
 from wattkeeper.config.settings import Settings
 from wattkeeper.core.holdings import Moment, Verdict
 from wattkeeper.model import SEEN_RUN, UNKNOWN, GpuInfo, JobKey, Sharing
@@ -15,7 +16,7 @@ from wattkeeper.protocols import Actuator, Change, Clock, GpuReader, Kept, Runni
 from wattkeeper.slurm.gres import Device, GresGpu, GresMap, MappingError
 from wattkeeper.slurm.hook_event import EventError, facts_of
 from wattkeeper.system.failpoint import failpoint
-from wattkeeper.units import Millijoules, Milliwatts
+from wattkeeper.units import Millijoules
 
 log = logging.getLogger("wattkeeper.recovery")
 
@@ -61,12 +62,7 @@ async def _gpu(info: GpuInfo, actuator: Actuator, kept: Kept, known: Gpu | None)
         gpu.idle_mj = kept.idle_mj.get(info.uuid, Millijoules(0))
         gpu.unattributed_mj = kept.unattributed_mj.get(info.uuid, Millijoules(0))
         gpu.hold = kept.holds.get(info.uuid)
-    try:
-        saved, gpu.ours = await actuator.baseline(info.uuid, BIND_DEADLINE_S)
-        gpu.saved_mw = None if saved is None else Milliwatts(saved)
-    except DeviceError as error:
-        gpu.error = str(error)
-        log.error("gpu=%d %s", info.minor, error)
+    await ask_book(gpu, actuator, BIND_DEADLINE_S)
     return gpu
 
 

@@ -32,6 +32,8 @@ MOST_OVER = 5_000
 class Gpu:
     """One GPU. ``confirmed_mw``: the target as we last read it back; None since our start or a change of target.
 
+    ``told``: whether the actuator has said what it saved of this GPU, and whether it is ours; until then it is left be.
+
     ``saved_mw``: the baseline saved in ``run_dir``; ``free_mw``: the limit last seen while no job held the GPU and
     we had not written it. ``grounds``: what the target was decided on: while they stay, so does
     it. ``applying`` counts writes under way, of which ``writing_mw`` is the newest. ``left_mw``: a foreign
@@ -40,6 +42,7 @@ class Gpu:
     """
 
     info: GpuInfo
+    told: bool = False
     saved_mw: Milliwatts | None = None
     free_mw: Milliwatts | None = None
     ours: bool = False
@@ -142,7 +145,7 @@ class State:
 
     def note_free(self, gpu: Gpu) -> None:
         """Remember the limit of a GPU that is nobody's: what a first write will find as the baseline."""
-        if gpu.reading is not None and not gpu.ours and not self.holders(gpu.info.uuid):
+        if gpu.reading is not None and gpu.told and not gpu.ours and not self.holders(gpu.info.uuid):
             gpu.free_mw = gpu.reading.requested_mw
 
     def context(self, gpu: Gpu) -> GpuContext:

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Awaitable, Collection, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 
 from wattkeeper.agent.state import Gpu, State
@@ -18,6 +19,7 @@ from wattkeeper.units import Milliwatts, format_power
 log = logging.getLogger("wattkeeper.caps")
 
 WRITE_DEADLINE_S = 1.4
+PROBE_DEADLINE_S = 0.25
 
 
 class Steersman:
@@ -64,7 +66,7 @@ class Steersman:
         mine = []
         for target in targets:
             gpu = self._state.gpus[target.gpu]
-            if gpu.hold is not None or gpu.drift.yielded:
+            if not gpu.told or gpu.hold is not None or gpu.drift.yielded:
                 continue
             baseline = self._state.baseline_mw(gpu)
             if target.observe:
@@ -80,6 +82,18 @@ class Steersman:
         readings = {uuid: reading for uuid, reading in ahead.items() if reading is not None}
         known = [uuid for uuid, gpu in gpus.items() if self._state.baseline_mw(gpu) is not None]
         return plan(mine, readings, known)
+
+    async def learn(self, gpus: Iterable[Gpu], deadline_s: float) -> None:
+        """Ask once more about GPUs of which nobody could say whether they are ours."""
+        untold = [ask_book(gpu, self._actuator, deadline_s) for gpu in gpus if not gpu.told]
+        if untold:
+            await asyncio.gather(*untold)
+
+    async def probe(self) -> None:
+        """Ask the actuator for something, so that it is known whether it is there. Never raises."""
+        for gpu in list(self._state.gpus.values())[:1]:
+            with suppress(DeviceError):
+                await self._actuator.baseline(gpu.info.uuid, PROBE_DEADLINE_S)
 
     async def apply(self, actions: Sequence[Action], cause: str, drifted: Collection[GpuUuid] = frozenset()) -> bool:
         """Write: all lowerings at once, then all raises. True where every limit reads back as wanted.
@@ -105,7 +119,7 @@ class Steersman:
         """What is left to do on a GPU whose limit reads as wanted; None on a quiet tick."""
         if target.limit_mw is None or gpu.reading is None or gpu.reading.requested_mw is None:
             return None
-        if gpu.hold is not None or gpu.drift.yielded or gpu.applying:
+        if not gpu.told or gpu.hold is not None or gpu.drift.yielded or gpu.applying:
             return None
         if not same_limit(gpu.reading.requested_mw, target.limit_mw):
             return None
@@ -170,6 +184,18 @@ class Steersman:
         if gpu.error != str(error):
             log.error("gpu=%d limit not set: %s", gpu.info.minor, error)
         gpu.error = str(error)
+
+
+async def ask_book(gpu: Gpu, actuator: Actuator, deadline_s: float) -> None:
+    """Learn what was saved of a GPU, and whether it is ours; ``told`` stays false where nobody says. Never raises."""
+    try:
+        saved, gpu.ours = await actuator.baseline(gpu.info.uuid, deadline_s)
+    except DeviceError as error:
+        if gpu.error != str(error):
+            log.error("gpu=%d %s", gpu.info.minor, error)
+        gpu.error = str(error)
+    else:
+        gpu.saved_mw, gpu.told, gpu.error = None if saved is None else Milliwatts(saved), True, None
 
 
 def _after_write(reading: GpuReading, read_mw: Milliwatts) -> GpuReading:

@@ -35,6 +35,10 @@ class Tally:
             self.drift[minor, Cause.WRITER, reaction] += 0
         self.drift[minor, Cause.RESET, Reaction.REPAIRED] += 0
 
+    def refused(self, event: str) -> None:
+        """Note a file in the spool that is no event of Slurm's."""
+        self.hook_events[event, "refused"] += 1
+
     def applied(self, event: str, seconds: float) -> None:
         """Note how long it took from an event's receipt to the read-back of its limits."""
         old = self._applied.get(event, Histogram())

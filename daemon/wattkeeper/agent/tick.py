@@ -4,11 +4,12 @@ import logging
 
 from wattkeeper.agent import meter
 from wattkeeper.agent.notes import take_changed
+from wattkeeper.agent.observe import READ_DEADLINE_S
 from wattkeeper.agent.parts import Parts
 from wattkeeper.agent.state import Gpu
 from wattkeeper.core.drift import Cause, Reaction, react
 from wattkeeper.core.plan import same_limit
-from wattkeeper.model import GpuReading, GpuUuid
+from wattkeeper.model import EnergySource, GpuReading, GpuUuid
 from wattkeeper.protocols import Change
 from wattkeeper.system.failpoint import failpoint
 from wattkeeper.units import format_power
@@ -33,6 +34,7 @@ class Ticker:
         before = {uuid: gpu.reading for uuid, gpu in self._state.gpus.items()}
         async with self._deciding:
             self._expire_holds()
+            await self._steersman.learn(self._state.gpus.values(), READ_DEADLINE_S)
             readings = await self._observer.read(self._state.gpus)
             await self._charge(readings)
             targets = self._steersman.decide(self._state.gpus)
@@ -51,9 +53,18 @@ class Ticker:
         if watermarks or notes:
             now_at = self._clock.wall()
             change = Change(self._state.boot_id, now_at, charges=charges, watermarks=watermarks, notes=notes)
-            await self._ledger.commit(change)
+            if self._can_be_read_again(change):
+                await self._ledger.charge(change)
+            else:
+                await self._ledger.commit(change)
             meter.settle(self._state, self._tally, charges, watermarks)
             failpoint("tick.charged")
+
+    def _can_be_read_again(self, change: Change) -> bool:
+        """True where an agent that is killed finds all of it in the counters again, for the same owners."""
+        marked = all(self._state.gpus[charge.gpu].watermark is not None for charge in change.charges)
+        counted = all(c.source is EnergySource.COUNTER and c.gap is None for c in change.charges)
+        return marked and counted and change.is_energy_alone
 
     def _drifted(self, gpu: Gpu, before: GpuReading | None) -> bool:
         """True where somebody changed a limit that we had set and read back; says so, and decides what to do."""

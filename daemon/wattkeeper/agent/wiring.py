@@ -20,6 +20,7 @@ from wattkeeper.agent.events import Answer, EventHandler
 from wattkeeper.agent.ledger import open_ledger
 from wattkeeper.agent.observe import Observer
 from wattkeeper.agent.parts import Parts
+from wattkeeper.agent.root import BASELINES, root_beside, root_here
 from wattkeeper.agent.spool import Spool
 from wattkeeper.agent.state import State
 from wattkeeper.agent.steer import WRITE_DEADLINE_S, Steersman
@@ -27,23 +28,25 @@ from wattkeeper.agent.tally import Tally
 from wattkeeper.agent.tick import Ticker
 from wattkeeper.agent.views import take_snapshot
 from wattkeeper.api.server import Doors, Server, uids_of
+from wattkeeper.api.web import MetricsSite
+from wattkeeper.api.web_file import WebFile
 from wattkeeper.config.policy import load_policies
 from wattkeeper.config.settings import Settings, load_settings
 from wattkeeper.core.policy import Policy
 from wattkeeper.errors import ConfigError
 from wattkeeper.exporters.prometheus import Exporter
 from wattkeeper.exporters.textfile import Textfile
+from wattkeeper.gpus.actuator import ThreadedActuator
 from wattkeeper.gpus.nvml import NvmlReader
+from wattkeeper.gpus.worker import DeviceThread
 from wattkeeper.ledger import schema
 from wattkeeper.ledger.report import find_job
-from wattkeeper.privileged.actuator import NvmlActuator
-from wattkeeper.privileged.baselines import Baselines
 from wattkeeper.privileged.errors import DeviceError
 from wattkeeper.privileged.nvml import Nvml
-from wattkeeper.privileged.worker import DeviceThread
 from wattkeeper.protocols import Kept
 from wattkeeper.slurm.hook_event import EventKind
 from wattkeeper.slurm.node import SlurmNode
+from wattkeeper.slurm.processes import Processes
 from wattkeeper.snapshot import PolicyState, SourceState
 from wattkeeper.system.clock import SystemClock
 from wattkeeper.system.files import RunLock, make_private_folder
@@ -58,8 +61,11 @@ STUCK_S = 20.0
 """A tick that takes longer is stuck, and systemd's watchdog may have us."""
 
 
-async def serve(settings_path: Path) -> int:
-    """Run the agent until SIGTERM or SIGINT; its exit status. Raises WattkeeperError where it cannot start."""
+async def serve(settings_path: Path, *, single: bool) -> int:
+    """Run the agent until SIGTERM or SIGINT; its exit status. Raises WattkeeperError where it cannot start.
+
+    ``single``: it sets limits itself; else the actuator does, a process of its own.
+    """
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
     settings = load_settings(settings_path)
     policy, warnings = load_policies(settings.policies)
@@ -68,7 +74,7 @@ async def serve(settings_path: Path) -> int:
     make_private_folder(settings.run_dir, 0o755)
     lock = RunLock(settings.run_dir)
     lock.acquire()
-    agent = Agent(settings_path, settings, policy)
+    agent = Agent(settings_path, settings, policy, single=single)
     try:
         await agent.start()
         await agent.run()
@@ -81,7 +87,7 @@ async def serve(settings_path: Path) -> int:
 class Agent:
     """Holds the parts and runs the loop."""
 
-    def __init__(self, settings_path: Path, settings: Settings, policy: Policy) -> None:
+    def __init__(self, settings_path: Path, settings: Settings, policy: Policy, *, single: bool) -> None:
         self._settings_path = settings_path
         self._clock = SystemClock()
         self._service = ServiceManager()
@@ -95,14 +101,16 @@ class Agent:
         self._state = State(settings, policy, node, boot_id=self._clock.boot_id())
         self._state.policy_state = PolicyState(policy.digest, True, self._clock.wall())
         nvml = Nvml(str(settings.gpus.library) if settings.gpus.library else None)
-        baselines = Baselines(settings.run_dir / "baseline", self._clock.boot_id())
         self._reader = NvmlReader(nvml, self._clock, self._thread_of)
-        self._actuator = NvmlActuator(nvml, baselines, self._thread_of)
-        self._spool = Spool(settings.run_dir / "spool", self._clock)
+        here = partial(root_here, nvml, settings.run_dir, self._clock.boot_id())
+        self._root = here() if single else root_beside(settings.run_dir)
+        self._actuator = ThreadedActuator(self._root.limits, self._thread_of if single else self._thread_to)
+        self._spool = Spool(settings.run_dir / "spool", self._clock, self._event_users, self._tally.refused)
         self._ledger, self._kept = open_ledger(
             settings.state_dir, self._clock, lambda: self._state.settings.ledger.keep, partial(print, flush=True)
         )
-        self._observer = Observer(self._state, self._reader, self._clock)
+        processes = Processes(self._root.evidence_of)
+        self._observer = Observer(self._state, self._reader, self._clock, processes)
         self._steersman = Steersman(self._state, self._actuator, self._clock, self._tally)
         self._deciding = asyncio.Lock()
         parts = Parts(
@@ -113,6 +121,8 @@ class Agent:
         self._ticker = Ticker(parts)
         self._snapshot = take_snapshot(self._state, self._tally, self._clock)
         self._exporter = Exporter(lambda: self._snapshot, settings.metrics.job_labels, self._clock.mono)
+        web_config = settings.metrics.web_config
+        self._site = MetricsSite(self._exporter.render, WebFile(web_config) if web_config else None)
         self._textfile: Textfile | None = None
         self._beat_mono = self._clock.mono()
         self._server = Server(
@@ -122,7 +132,7 @@ class Agent:
                 event=self._event,
                 control=Control(parts),
                 changed=self._publish_soon,
-                event_users=lambda: uids_of(self._state.settings.slurm.event_users),
+                event_users=self._event_users,
                 strict=lambda: self._state.settings.slurm.strict == "fail",
                 past=partial(find_job, settings.state_dir / schema.FILE),
             )
@@ -134,13 +144,22 @@ class Agent:
             self._threads[device] = DeviceThread(device, on_late=lambda: _quietly(late))
         return self._threads[device]
 
+    def _thread_to(self, device: str) -> DeviceThread:
+        """For what the actuator is asked of a device: while that hangs the device is still read."""
+        return self._thread_of(f"to {device}")
+
     async def start(self) -> None:
         """Bind, recover, listen, and say READY."""
         settings = self._state.settings
-        for folder in ("spool", "baseline"):
-            make_private_folder(settings.run_dir / folder)
+        make_private_folder(settings.run_dir / "spool", owners=self._event_users())
+        if not self._root.beside:
+            make_private_folder(settings.run_dir / BASELINES)
         self._slurm = SlurmNode(
-            self._state.node, settings.slurm.conf, settings.slurm.bin_dir, settings.slurm.timeout, Path("/proc")
+            self._state.node,
+            settings.slurm.conf,
+            settings.slurm.bin_dir,
+            settings.slurm.timeout,
+            self._root.evidence_of,
         )
         await self._bind(self._kept)
         await recover.take_up(self._state, self._kept, self._ledger, self._clock)
@@ -149,10 +168,10 @@ class Agent:
         await recover.look(self._state, self._events, self._slurm, self._clock)
         await self._ticker.tick("recovery")
         self._publish()
-        others = sorted(uids_of(settings.slurm.event_users) - {0, os.geteuid()})
+        others = sorted(self._event_users() - {0, os.geteuid()})
         await self._server.open_sockets(settings.run_dir, others[0] if others else None)
         if settings.metrics.listen is not None:
-            await self._server.open_port(settings.metrics.listen)
+            await self._site.open(settings.metrics.listen)
         for number, event in ((signal.SIGTERM, self._stopping), (signal.SIGINT, self._stopping)):
             self._loop.add_signal_handler(number, partial(self._signalled, event))
         self._loop.add_signal_handler(signal.SIGHUP, partial(self._signalled, self._reload))
@@ -160,6 +179,9 @@ class Agent:
         self._service.ready(self._status())
         gc.collect()
         gc.freeze()  # what start-up made stays: no later collection has to walk through it
+
+    def _event_users(self) -> frozenset[int]:
+        return uids_of(self._state.settings.slurm.event_users)
 
     def _status(self) -> str:
         state = self._state
@@ -181,6 +203,9 @@ class Agent:
                 if (not self._state.gpus or self._observer.driver_gone) and self._clock.mono() >= next_rebind:
                     next_rebind = self._clock.mono() + REBIND_S
                     await self._rebind()
+                elif self._root.beside and self._clock.mono() >= next_rebind:
+                    next_rebind = self._clock.mono() + REBIND_S
+                    await self._steersman.probe()
                 await recover.drain(self._spool, self._events)
                 await self._ticker.tick()
                 self._publish()
@@ -199,6 +224,7 @@ class Agent:
     async def stop(self) -> None:
         """Say STOPPING, stop listening, and leave the GPUs as ``on_stop`` says."""
         self._service.stopping()
+        await self._site.close()
         await self._server.close()
         await self._leave_gpus()
         self._ledger.close()
@@ -242,12 +268,15 @@ class Agent:
         return answer
 
     def _publish(self) -> None:
-        alarm = self._ledger.alarm
-        self._state.sources["ledger"] = _WELL if alarm is None else _UNWELL
-        if alarm is not None:
-            self._state.alarms["ledger"] = alarm
-        else:
-            self._state.alarms.pop("ledger", None)
+        self._state.sources["ledger"] = _WELL if self._ledger.alarm is None else _UNWELL
+        if self._root.beside:
+            self._state.sources["actuator"] = _WELL if self._actuator.gone is None else _UNWELL
+        alarms = {"ledger": self._ledger.alarm, "web_config": self._site.alarm, "actuator": self._actuator.gone}
+        for name, alarm in alarms.items():
+            if alarm is not None:
+                self._state.alarms[name] = alarm
+            else:
+                self._state.alarms.pop(name, None)
         self._snapshot = take_snapshot(self._state, self._tally, self._clock)
 
     def _publish_soon(self) -> None:

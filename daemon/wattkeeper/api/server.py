@@ -1,4 +1,4 @@
-"""HTTP on ``events.sock`` (hooks and admins), ``read.sock`` (everybody) and the metrics' TCP port."""
+"""HTTP on ``events.sock`` (hooks and admins) and ``read.sock`` (everybody). The metrics' own listener is in web.py."""
 
 import asyncio
 import json
@@ -6,7 +6,6 @@ import logging
 import os
 import pwd
 import socket
-import struct
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,18 +16,25 @@ from aiohttp import web
 from wattkeeper.agent.control import Control
 from wattkeeper.agent.events import Answer
 from wattkeeper.api import present
+from wattkeeper.api.bind import bind_private, peer_uid
 from wattkeeper.api.line import usage_line
 from wattkeeper.api.past import past_json
-from wattkeeper.config.settings import Listen
+from wattkeeper.api.turns import Turns
 from wattkeeper.errors import StoreError, WattkeeperError
 from wattkeeper.protocols import JobRecord
 from wattkeeper.slurm.hook_event import MAX_ENVIRONMENT, EventKind
 from wattkeeper.snapshot import JobView, Snapshot
+from wattkeeper.system.activation import given_sockets
+from wattkeeper.system.sparing import Sparing
+from wattkeeper.text import printable
 
 log = logging.getLogger("wattkeeper.api")
 
 ANSWER_DEADLINE_S = {EventKind.PROLOG: 1.5, EventKind.EPILOG: 0.22}
 """Below the hooks' own patience (1.7 and 0.25 s), so that they hear of a slow driver rather than of nothing."""
+
+BACKLOG = 512
+"""Hooks that may wait for their turn, one for each job that starts or ends at a time."""
 
 FRESH_DEADLINE_S = 0.2
 """How long a job's last line waits for figures of this moment: below the TaskEpilog's patience (0.3 s)."""
@@ -59,27 +65,27 @@ class Server:
         self._tasks: set[asyncio.Task[Answer]] = set()
         self._asked_for_tick = -1.0
         self._asking = asyncio.Lock()
+        self._turns = Turns()
+        self._sparing = Sparing(log, lambda: asyncio.get_running_loop().time())
 
     async def open_sockets(self, run_dir: Path, owner_uid: int | None) -> None:
-        """Listen on both unix sockets. ``owner_uid``: who, besides root, may connect to ``events.sock``."""
-        await self._serve_unix(self._reading(self._peer_uid), run_dir / "read.sock", 0o666, None)
-        application = self._reading(self._peer_uid)
+        """Serve both unix sockets: systemd's where it gave them (`read`, `events`), else our own.
+
+        ``owner_uid``: who, besides root, may connect to an ``events.sock`` that is made here. Raises WattkeeperError.
+        """
+        given = given_sockets()
+        read, events = run_dir / "read.sock", run_dir / "events.sock"
+        reading = _taken(given, "read", read) or bind_private(read, 0o666, None)
+        hearing = _taken(given, "events", events) or bind_private(events, 0o600, owner_uid)
+        for name, unused in given.items():
+            log.error("systemd gave a socket '%s', which is none of `events` and `read`: nobody answers there", name)
+            unused.close()
+        await self._serve_unix(self._reading(peer_uid), reading)
+        application = self._reading(peer_uid)
         application.middlewares.append(self._only_event_users)
         application.router.add_post("/v1/events/{kind}", self._event)
         application.router.add_post("/v1/control/{verb}", self._command)
-        await self._serve_unix(application, run_dir / "events.sock", 0o600, owner_uid)
-
-    async def open_port(self, listen: Listen) -> None:
-        """Serve ``/metrics`` on TCP. Raises WattkeeperError where the port is taken."""
-        application = web.Application(client_max_size=4096)
-        application.router.add_get("/metrics", self._metrics)
-        application.router.add_get("/", self._index)
-        runner = await self._runner(application)
-        try:
-            await web.TCPSite(runner, listen.host or None, listen.port).start()
-        except OSError as error:
-            text = f"metrics.listen {listen.host}:{listen.port}: {error.strerror}; choose another port, or null"
-            raise WattkeeperError(text) from None
+        await self._serve_unix(application, hearing)
 
     async def close(self) -> None:
         """Stop listening; requests under way are finished first, for two seconds at most."""
@@ -92,15 +98,16 @@ class Server:
         self._runners.append(runner)
         return runner
 
-    async def _serve_unix(self, application: web.Application, path: Path, mode: int, owner: int | None) -> None:
+    async def _serve_unix(self, application: web.Application, listener: socket.socket) -> None:
         runner = await self._runner(application)
-        await web.SockSite(runner, _bind(path, mode, owner), backlog=512).start()
+        await web.SockSite(runner, listener, backlog=BACKLOG).start()
 
     def _reading(self, uid_of: Callable[[web.Request], int]) -> web.Application:
         application = web.Application(client_max_size=MAX_ENVIRONMENT + 1)
 
         async def status(request: web.Request) -> web.Response:
-            return _json(present.status(self._doors.snapshot(), uid_of(request)))
+            async with self._turns:
+                return _json(present.status(self._doors.snapshot(), uid_of(request)))
 
         async def job(request: web.Request) -> web.Response:
             snapshot = self._doors.snapshot()
@@ -161,9 +168,11 @@ class Server:
     async def _only_event_users(
         self, request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
     ) -> web.StreamResponse:
-        uid = self._peer_uid(request)
+        uid = peer_uid(request)
         if uid not in self._doors.event_users():
-            log.warning("refused %s %s from uid %d", request.method, request.path, uid)
+            what = f"refused {printable(request.method, 20)} {printable(request.path, 100)} from uid {uid}"
+            resource = request.match_info.route.resource
+            self._sparing.warn((uid, resource.canonical if resource else None), what)
             return _json({"error": f"uid {uid} is not in slurm.event_users"}, 403)
         return await handler(request)
 
@@ -195,7 +204,7 @@ class Server:
             words = json.loads(await request.read() or b"{}")
             report = await self._obey(request.match_info["verb"], words)
         except (ValueError, TypeError, AttributeError) as error:
-            return _json({"error": f"not understood: {error}"}, 400)
+            return _json({"error": f"not understood: {printable(str(error))}"}, 400)
         except WattkeeperError as error:
             return _json({"error": str(error)}, 409)
         self._doors.changed()
@@ -213,35 +222,17 @@ class Server:
         raise ValueError(f"no such command: {verb} (hold, resume, restore)")
 
     async def _metrics(self, request: web.Request) -> web.Response:
-        client = request.remote or f"uid {self._peer_uid(request)}"
-        page, content_type = self._doors.metrics(f"{client} {request.headers.get('User-Agent', '')[:200]}")
+        agent = printable(request.headers.get("User-Agent", ""), 200)
+        async with self._turns:
+            page, content_type = self._doors.metrics(f"uid {peer_uid(request)} {agent}")
         return web.Response(body=page, headers={"Content-Type": content_type})
 
-    async def _index(self, _: web.Request) -> web.Response:
-        return web.Response(text='<a href="/metrics">Wattkeeper metrics</a>\n', content_type="text/html")
 
-    @staticmethod
-    def _peer_uid(request: web.Request) -> int:
-        """The kernel's word for who is at the other end (SO_PEERCRED, unix(7))."""
-        transport = request.transport
-        channel = transport.get_extra_info("socket") if transport else None
-        if channel is None:
-            return -1
-        size = struct.calcsize("3i")
-        return int(struct.unpack("3i", channel.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, size))[1])
-
-
-def _bind(path: Path, mode: int, owner: int | None) -> socket.socket:
-    """A listening address that never, not for an instant, has a wider mode than its last."""
-    path.unlink(missing_ok=True)  # the lock on run_dir is ours: a socket that is there is nobody's
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
-    before = os.umask(0o777 & ~mode)
-    try:
-        listener.bind(str(path))
-    finally:
-        os.umask(before)
-    if owner is not None:
-        os.chown(path, owner, -1)
+def _taken(given: dict[str, socket.socket], name: str, path: Path) -> socket.socket | None:
+    """The socket that systemd holds under that name, taken out of ``given``. ``path``: where hooks and people look."""
+    listener = given.pop(name, None)
+    if listener is not None and listener.getsockname() != str(path):
+        log.error("systemd's socket '%s' is %s, but hooks look at %s", name, listener.getsockname(), path)
     return listener
 
 

@@ -13,9 +13,11 @@ from wattkeeper.cli import HELP
 from wattkeeper.cli.moment import MomentType
 from wattkeeper.config.policy import POLICY_KEYS, load_policies
 from wattkeeper.config.settings import DEFAULT_PATH, SETTINGS_KEYS, load_settings
+from wattkeeper.config.web import WEB_KEYS, WebConfig, parse_web
 from wattkeeper.config.yaml_lines import Table, parse, read_text
 from wattkeeper.core.policy import Policy
 from wattkeeper.errors import ConfigError, Problem, WattkeeperError
+from wattkeeper.system.trust import DRAFT, OURS, Trust
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,10 +93,10 @@ def check(
 ) -> None:
     """Validate settings and policies, and show every mistake with its line.
 
-    Without FILE: the agent's settings, and the policies that they name. FILE is a settings file, a policy file, or a
-    folder of policy files that make one policy together; which of them it is shows in its keys. Each FILE is checked
-    by itself. Nothing is changed, and no agent is needed; a running one takes files over with
-    `systemctl reload wattkeeper`.
+    Without FILE: the agent's settings, with the policies and the web_config that they name. FILE is a settings file, a
+    policy file, a web_config, or a folder of policy files that make one policy together; which of them it is shows in
+    its keys. Each FILE is checked by itself, and may belong to anybody until it is installed. Nothing is changed, and
+    no agent is needed; a running one takes files over with `systemctl reload wattkeeper`.
 
     --diff compares two policies instead, on GPUs of each job's model as it is by default, or as --config declares.
     """
@@ -139,33 +141,39 @@ def _diff(
 
 
 def _check_installed(config: Path, *, models: bool) -> list[Report]:
-    """The settings and, where they can be read, the policies that they name."""
+    """The settings and, where they can be read, what they name: policies, and who may scrape."""
     try:
         settings = load_settings(config)
     except ConfigError as error:
         return [Report(str(config), "settings", "", error.problems)]
-    return [
+    reports = [
         Report(str(config), "settings", f"settings, mode {settings.mode}", ()),
-        _check_policy(settings.policies, models=models),
+        _check_policy(settings.policies, OURS, models=models),
     ]
+    web_config = settings.metrics.web_config
+    return reports if web_config is None else [*reports, _check_web(web_config)]
 
 
 def _check_file(file: Path, *, models: bool) -> Report:
     try:
         kind = "policy" if file.is_dir() else _kind_of(file)
         if kind == "policy":
-            return _check_policy(file, models=models)
-        settings = load_settings(file)
+            return _check_policy(file, DRAFT, models=models)
+        if kind == "web config":
+            return _web_report(file, parse_web(file, read_text(file, DRAFT)))
+        settings = load_settings(file, DRAFT)
     except ConfigError as error:
         return Report(str(file), None, "", error.problems)
     return Report(str(file), "settings", f"settings, mode {settings.mode}", ())
 
 
 def _kind_of(file: Path) -> str:
-    """``settings`` or ``policy``, by the keys at the top. Raises ``ConfigError`` where they are of neither."""
-    root, _ = parse(str(file), read_text(file))
+    """``settings``, ``policy`` or ``web config``, by the keys at the top. Raises ``ConfigError`` for others."""
+    root, _ = parse(str(file), read_text(file, DRAFT))
     keys = {key.value for key, _ in root.entries} if isinstance(root, Table) else set[str]()
     settings, policy = len(keys & set(SETTINGS_KEYS)), len(keys & set(POLICY_KEYS))
+    if keys & set(WEB_KEYS) and not settings and not policy:
+        return "web config"
     if not settings and not policy:
         allowed = f"(allowed: {', '.join(POLICY_KEYS)}; or {', '.join(SETTINGS_KEYS)})"
         text = f"neither a policy nor settings: no key at the top is of either {allowed}"
@@ -173,9 +181,9 @@ def _kind_of(file: Path) -> str:
     return "settings" if settings > policy else "policy"
 
 
-def _check_policy(path: Path, *, models: bool) -> Report:
+def _check_policy(path: Path, trust: Trust, *, models: bool) -> Report:
     try:
-        policy, warnings = load_policies(path)
+        policy, warnings = load_policies(path, trust)
     except ConfigError as error:
         return Report(str(path), "policy", "", error.problems)
     if models:
@@ -193,6 +201,21 @@ def _by_model(policy: Policy, warnings: tuple[Problem, ...]) -> tuple[Problem, .
     coarse = set(out_of_known_range(policy))
     found = [*(warning for warning in warnings if warning not in coarse), *out_of_range(policy)]
     return tuple(sorted(found, key=lambda problem: (problem.file, problem.line)))
+
+
+def _check_web(path: Path) -> Report:
+    """``metrics.web_config`` with the certificates that it names, as the agent reads them."""
+    from wattkeeper.api.web_file import WebFile  # with it comes the half of an agent
+
+    try:
+        return _web_report(path, WebFile(path).current().config)
+    except ConfigError as error:
+        return Report(str(path), "web config", "", error.problems)
+
+
+def _web_report(path: Path, config: WebConfig) -> Report:
+    text = f"web config, {', '.join(sorted(config.guards)) or 'which keeps nobody out'}"
+    return Report(str(path), "web config", text, config.notes)
 
 
 def _as_text(reports: list[Report]) -> str:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from wattkeeper.errors import AgentUnreachableError, WattkeeperError
+from wattkeeper.text import printable_once
 
 if TYPE_CHECKING:
     from wattkeeper.config.settings import Settings
@@ -107,7 +108,8 @@ def _data(answer: Answer) -> Any:
         data = None
     if not answer.fine:
         words = data.get("error") if isinstance(data, dict) else None
-        raise AgentRefusedError(answer.status, str(words or f"the agent answered with HTTP status {answer.status}"))
+        text = str(words or f"the agent answered with HTTP status {answer.status}")
+        raise AgentRefusedError(answer.status, printable_once(text, 500))
     if data is None:
         raise AgentUnreachableError("the agent's answer is not JSON: are command and agent of the same release?")
     return data

@@ -20,6 +20,7 @@ from wattkeeper.core.resolve import resolve
 from wattkeeper.errors import WattkeeperError
 from wattkeeper.model import Conditions, GpuContext
 from wattkeeper.shipped import shipped
+from wattkeeper.system.trust import TO_READ
 from wattkeeper.units import Milliwatts, format_power, watts
 
 if TYPE_CHECKING:
@@ -83,8 +84,8 @@ def diff(old: Path, new: Path, jobs: str | None, at: datetime | None, config: Pa
     from wattkeeper.system.clock import SystemClock
     from wattkeeper.system.zones import machine_zone
 
-    settings = load_settings(config) if config else Settings()
-    policies = (load_policies(old)[0], load_policies(new)[0])
+    settings = load_settings(config, TO_READ) if config else Settings()
+    policies = (load_policies(old, TO_READ)[0], load_policies(new, TO_READ)[0])
     described = _jobs(jobs)
     zone = settings.time_zone or machine_zone()
     asked = _Asked(old, new, zone, unix(at, zone) if at else SystemClock().wall(), at is not None)

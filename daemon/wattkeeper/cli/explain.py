@@ -112,7 +112,7 @@ def _explain_job(job_id: int, as_json: bool, run_dir: Path | None) -> None:
         print_json(answer)
         return
     place = f" on {shown(answer['node'])}" if answer["node"] else ""
-    click.echo(f"job {answer['job_id']} of {shown(answer['user'])}{place}")
+    click.echo(f"job {shown(answer['job_id'])} of {shown(answer['user'])}{place}")
     groups = alike(answer["gpus"])
     if not groups:
         click.echo("no GPU on this node: nothing to decide")

@@ -81,4 +81,4 @@ def print_gpus(gpus: list[dict[str, Any]], as_json: bool) -> None:
     if not gpus:
         click.echo("no GPU to manage on this node")
     for gpu in gpus:
-        click.echo(f"GPU {gpu['gpu']}: {watts(gpu['limit_w'])}: {shown(gpu['note'])}")
+        click.echo(f"GPU {shown(gpu['gpu'])}: {watts(gpu['limit_w'])}: {shown(gpu['note'])}")

@@ -6,6 +6,7 @@ from wattkeeper.config.policy import load_policies
 from wattkeeper.config.settings import DEFAULT_PATH, Settings, load_settings
 from wattkeeper.core.policy import Policy
 from wattkeeper.errors import WattkeeperError
+from wattkeeper.system.trust import TO_READ
 
 
 def policy_and_settings(policy: Path | None, config: Path | None) -> tuple[Policy, Settings]:
@@ -16,6 +17,6 @@ def policy_and_settings(policy: Path | None, config: Path | None) -> tuple[Polic
     """
     if not policy and not config and not DEFAULT_PATH.exists():
         raise WattkeeperError(f"which policy? There is no {DEFAULT_PATH} here: name one with --policy or --config")
-    found = load_settings(config or DEFAULT_PATH) if config or (policy is None) else Settings()
-    rules, _ = load_policies(policy or found.policies)
+    found = load_settings(config or DEFAULT_PATH, TO_READ) if config or (policy is None) else Settings()
+    rules, _ = load_policies(policy or found.policies, TO_READ)
     return rules, found

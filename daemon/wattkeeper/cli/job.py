@@ -97,7 +97,7 @@ def lines_of(answer: Mapping[str, Any], now_at: float, name: str = "") -> list[s
     also = f" ({name})" if name not in {"", str(answer["job_id"])} else ""
     lines = [
         (
-            f"job {answer['job_id']}{also} of {shown(answer['user'])} on {shown(answer['node'])}"
+            f"job {shown(answer['job_id'])}{also} of {shown(answer['user'])} on {shown(answer['node'])}"
             f"{' (' + ', '.join(parts) + ')' if parts else ''}, {state}"
         ),
         f"asked   {shown(answer['asked'])}: {shown(answer['outcome'])}" if answer["asked"] else "asked   nothing",
@@ -131,7 +131,7 @@ def _used(joules: float | None, gpus: Sequence[Mapping[str, Any]]) -> list[str]:
 def _row(gpu: Mapping[str, Any]) -> list[str]:
     seconds, share = gpu.get("seconds"), held_back([gpu])
     return [
-        str(gpu["gpu"]),
+        shown(gpu["gpu"]),
         energy(gpu["energy_j"]),
         NOTHING if seconds is None else format_duration(float(seconds)),
         watts(mean_w([gpu])),

@@ -23,8 +23,11 @@ class Column:
 
 
 def print_json(data: object) -> None:
-    """One JSON value, for programs."""
-    click.echo(json.dumps(data, indent=2, ensure_ascii=False))
+    """One JSON value, for programs. What a terminal would act on, or not draw, stands there as JSON's escape for it."""
+    text = json.dumps(data, indent=2, ensure_ascii=False)
+    if not text.replace("\n", "").isprintable():
+        text = "".join(char if char == "\n" or char.isprintable() else json.dumps(char)[1:-1] for char in text)
+    click.echo(text)
 
 
 def print_table(columns: Sequence[Column], rows: Sequence[Sequence[str]]) -> None:
@@ -89,7 +92,7 @@ def gpu_names(minors: Sequence[int]) -> str:
 def step_line(step: Mapping[str, Any]) -> str:
     """``rule: cap 250 W (policy.yaml:4)``."""
     place = f" ({shown(step['source'])})" if step.get("source") else ""
-    return f"{step['kind']}: {shown(step['text'])}{place}"
+    return f"{shown(step['kind'])}: {shown(step['text'])}{place}"
 
 
 @dataclass(frozen=True, slots=True)

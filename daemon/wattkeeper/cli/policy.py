@@ -108,15 +108,16 @@ def _load(files: tuple[Path, ...], config: Path | None) -> "tuple[Policy, Settin
     from wattkeeper.config.policy import load_policies, parse_policies, policy_files
     from wattkeeper.config.settings import DEFAULT_PATH, Settings, load_settings
     from wattkeeper.config.yaml_lines import read_text
+    from wattkeeper.system.trust import TO_READ
 
     installed = config is not None or DEFAULT_PATH.exists()
     if not files and not installed:
         raise WattkeeperError(f"which policy? There is no {DEFAULT_PATH} here: name a FILE, or settings with --config")
-    settings = load_settings(config or DEFAULT_PATH) if installed else Settings()
+    settings = load_settings(config or DEFAULT_PATH, TO_READ) if installed else Settings()
     if not files:
-        return load_policies(settings.policies)[0], settings
-    paths = [path for file in files for path in policy_files(file)]
-    return parse_policies([(str(path), read_text(path)) for path in paths])[0], settings
+        return load_policies(settings.policies, TO_READ)[0], settings
+    paths = [path for file in files for path in policy_files(file, TO_READ)]
+    return parse_policies([(str(path), read_text(path, TO_READ)) for path in paths])[0], settings
 
 
 def _parts(policy: "Policy", begins: int, ends: int, zone: tzinfo) -> list[_Part]:

@@ -13,7 +13,7 @@ from wattkeeper.cli import HELP
     epilog="""\b
 Examples:
   systemctl start wattkeeper                       the usual way
-  wattkeeper check && sudo wattkeeper run          by hand, with its log on the terminal
+  wattkeeper check && sudo wattkeeper run --single   by hand, with its log on the terminal
 
 \b
 SIGHUP (systemctl reload wattkeeper) reads settings and policies again; mistakes leave the old ones in force.
@@ -26,13 +26,17 @@ SIGTERM ends it; what becomes of the limits then is the setting on_stop.""",
     show_default=True,
     help="The settings.",
 )
+@click.option(
+    "--single", is_flag=True, help="Set limits in this process, which then needs root, and not through the actuator."
+)
 @click.pass_context
-def run(context: click.Context, config: Path) -> None:
+def run(context: click.Context, config: Path, single: bool) -> None:
     """Run the agent of this node until it is told to stop.
 
-    It sets power limits, so it needs root where the GPUs are real. A node without GPUs or driver is fine: the agent is
-    ready and has nothing to do.
+    It needs no privilege: the limits are set by wattkeeper-actuator.service, which it asks over a socket in run_dir.
+    With --single it sets them itself, and needs root where the GPUs are real. A node without GPUs or driver is fine:
+    the agent is ready and has nothing to do.
     """
     from wattkeeper.agent.wiring import serve  # the agent and its libraries, which no other command needs
 
-    context.exit(asyncio.run(serve(config)))
+    context.exit(asyncio.run(serve(config, single=single)))

@@ -74,7 +74,7 @@ def _head(answer: Mapping[str, Any], now_at: float) -> list[str]:
     policy = answer["policy"]
     lines = [
         (
-            f"{shown(answer['node'])}{cluster}: mode {answer['mode']}, policy {shown(policy['digest'])}, "
+            f"{shown(answer['node'])}{cluster}: mode {shown(answer['mode'])}, policy {shown(policy['digest'])}, "
             f"wattkeeper {shown(answer['version'])}"
         )
     ]
@@ -93,7 +93,7 @@ def _gpu_row(gpu: Mapping[str, Any], now_at: float) -> list[str]:
     lowered = limit is not None and enforced is not None and enforced < limit - 1
     use, celsius = gpu["utilization"], gpu["temperature_c"]
     return [
-        str(gpu["gpu"]),
+        shown(gpu["gpu"]),
         shown(gpu["model"]),
         watts(gpu["power_w"]),
         f"{watts(limit)} (holds: {watts(enforced)})" if lowered else watts(limit),
@@ -133,11 +133,11 @@ def _job_row(job: Mapping[str, Any], now_at: float) -> list[str]:
     ended = job["ended_at"]
     run = str(job["run"])
     return [
-        f"{job['job_id']}{'' if run in {'', 'r0'} else '/' + shown(run)}",
+        f"{shown(job['job_id'])}{'' if run in {'', 'r0'} else '/' + shown(run)}",
         shown(job["user"]),
         shown(job["account"]),
         shown(job["partition"]),
-        ",".join(str(gpu["gpu"]) for gpu in job["gpus"]) or NOTHING,
+        ",".join(shown(gpu["gpu"]) for gpu in job["gpus"]) or NOTHING,
         shown(job["asked"]),
         shown(job["outcome"]),
         f"{'/'.join(map(watts, caps)) or NOTHING}{_alone(job)}",

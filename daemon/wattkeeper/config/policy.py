@@ -4,7 +4,7 @@ import gc
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal, cast
 
@@ -33,6 +33,7 @@ from wattkeeper.core.policy import BASELINE_CAP, Cap, Ceiling, Policy, Requests,
 from wattkeeper.core.request import is_profile_name
 from wattkeeper.errors import ConfigError, Problem
 from wattkeeper.model import Source
+from wattkeeper.system.trust import OURS, Kind, Trust, UntrustedError, check
 from wattkeeper.text import printable
 
 POLICY_KEYS = POLICY.names
@@ -44,16 +45,17 @@ _WRONG = Cap(text="", choices=())
 """Stands in for a cap in which something is wrong, which has been noted. It compares with nothing."""
 
 
-def load_policies(path: Path) -> tuple[Policy, tuple[Problem, ...]]:
+def load_policies(path: Path, trust: Trust = OURS) -> tuple[Policy, tuple[Problem, ...]]:
     """The policy in a file, or in a folder's ``*.yaml`` and ``*.yml`` in the order of their names, and its warnings.
 
-    Files whose names begin with a dot are left out. Raises ``ConfigError`` with every problem of every file.
+    Files whose names begin with a dot are left out. ``trust``: whose the files and the folder must be, and who must not
+    be able to change them. Raises ``ConfigError`` with every problem of every file.
     """
     files: list[tuple[str, str]] = []
     problems: list[Problem] = []
-    for file in policy_files(path):
+    for file in policy_files(path, trust):
         try:
-            files.append((str(file), read_text(file)))
+            files.append((str(file), read_text(file, trust)))
         except ConfigError as error:
             problems += error.problems
     try:
@@ -64,12 +66,18 @@ def load_policies(path: Path) -> tuple[Policy, tuple[Problem, ...]]:
     return policy, warnings
 
 
-def policy_files(path: Path) -> list[Path]:
-    """The files that ``load_policies`` reads. Raises ``ConfigError`` where a folder cannot be read or holds none."""
+def policy_files(path: Path, trust: Trust = OURS) -> list[Path]:
+    """The files that ``load_policies`` reads.
+
+    Raises ``ConfigError`` where a folder cannot be read or trusted, or holds none.
+    """
     try:
         if not path.is_dir():
             return [path]
+        check(path, replace(trust, kind=Kind.FOLDER))
         names = sorted(p.name for p in path.iterdir() if p.suffix in {".yaml", ".yml"} and not p.name.startswith("."))
+    except UntrustedError as error:
+        raise ConfigError((Problem(str(path), 0, "", error.text),)) from error
     except OSError as error:
         reason = error.strerror or type(error).__name__
         raise ConfigError((Problem(str(path), 0, "", f"cannot be read: {reason}"),)) from error

@@ -15,6 +15,7 @@ from wattkeeper.core.policy import Watts
 from wattkeeper.core.request import parse_amount
 from wattkeeper.errors import Problem
 from wattkeeper.model import GpuInfo, GpuUuid
+from wattkeeper.system.trust import OURS, Trust
 from wattkeeper.text import printable
 from wattkeeper.units import Milliwatts
 
@@ -32,6 +33,13 @@ class Listen:
 
     host: str
     port: int
+
+
+@dataclass(frozen=True, slots=True)
+class UnixListen:
+    """Where the metrics are served, where that is a unix socket."""
+
+    path: Path
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,12 +67,15 @@ class GpuSettings:
 
 @dataclass(frozen=True, slots=True)
 class MetricsSettings:
-    """``metrics``. ``listen`` None closes the port; ``grace`` in seconds."""
+    """``metrics``. ``listen`` None closes the port; ``grace`` in seconds.
 
-    listen: Listen | None = Listen("127.0.0.1", 9745)
+    ``job_labels`` None: ``full`` for whom ``web_config`` makes show a password or certificate, ``id`` for others.
+    """
+
+    listen: Listen | UnixListen | None = Listen("127.0.0.1", 9745)
     web_config: Path | None = None
     textfile: Path | None = None
-    job_labels: Literal["full", "id", "none"] = "id"
+    job_labels: Literal["full", "id", "none"] | None = None
     grace: float = 300.0
 
 
@@ -112,9 +123,12 @@ class Settings:
 _DEFAULTS = Settings()
 
 
-def load_settings(path: Path) -> Settings:
-    """The settings in a file. Raises ``ConfigError`` with every problem, or where the file cannot be read."""
-    return parse_settings(str(path), read_text(path))
+def load_settings(path: Path, trust: Trust = OURS) -> Settings:
+    """The settings in a file. Raises ``ConfigError`` with every problem, or where it cannot be read or trusted.
+
+    ``trust``: whose the file must be, and who must not be able to change it.
+    """
+    return parse_settings(str(path), read_text(path, trust))
 
 
 def parse_settings(file: str, text: str) -> Settings:
@@ -226,14 +240,13 @@ def _gpus(section: _Section) -> GpuSettings:
 
 
 def _metrics(section: _Section) -> MetricsSettings:
-    if "web_config" in section.known and not section.is_null("web_config"):
-        text = "not supported in this release: put a proxy that authenticates before the port, or listen on loopback"
-        section.walk.error(section.known["web_config"], section.at("web_config"), text, "null")
-    labels = section.choice("job_labels", forms.JOB_LABELS, "id")
+    unset = section.is_null("job_labels")
+    labels = None if unset else section.choice("job_labels", forms.JOB_LABELS, "") or None
     return MetricsSettings(
         listen=_listen(section),
+        web_config=section.path_or_none("web_config"),
         textfile=section.path_or_none("textfile"),
-        job_labels=cast("Literal['full', 'id', 'none']", labels),
+        job_labels=cast("Literal['full', 'id', 'none'] | None", labels),
         grace=section.duration("grace", _DEFAULTS.metrics.grace, forms.GRACE),
     )
 
@@ -259,7 +272,7 @@ def _ledger(section: _Section) -> LedgerSettings:
     return LedgerSettings(keep=section.duration("keep", _DEFAULTS.ledger.keep, forms.KEEP))
 
 
-def _listen(section: _Section) -> Listen | None:
+def _listen(section: _Section) -> Listen | UnixListen | None:
     default = _DEFAULTS.metrics.listen
     if "listen" not in section.known:
         return default
@@ -269,6 +282,13 @@ def _listen(section: _Section) -> Listen | None:
     text = section.walk.text(node, path, allowed)
     found = forms.LISTEN.fullmatch(text) if text is not None else None
     if text is None:
+        return default
+    if text.startswith("unix:"):
+        where = Path(text.removeprefix("unix:"))
+        if where.is_absolute() and len(str(where).encode()) <= forms.SOCKET_PATH:
+            return UnixListen(where)
+        too = f"is not an absolute path of at most {forms.SOCKET_PATH} bytes"
+        section.walk.error(node, path, f"'{printable(text, 60)}' {too}", allowed)
         return default
     if found is None or not int(found["port"]) <= 65_535:
         section.walk.error(node, path, f"'{printable(text, 60)}' is not host:port", allowed)

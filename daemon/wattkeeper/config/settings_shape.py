@@ -24,6 +24,11 @@ UUID = re.compile(r"(?:GPU|MIG)-[0-9A-Za-z/-]{1,80}")
 MINOR = re.compile(r"[0-9]{1,3}")
 GRES_INDEX = re.compile(r"0|[1-9][0-9]{0,2}")
 LISTEN = re.compile(r"(?:\[(?P<six>[0-9A-Fa-f:.]+)\]|(?P<host>[A-Za-z0-9._-]*)):(?P<port>[0-9]{1,5})")
+SOCKET_PATH = 107
+"""Bytes: sun_path of unix(7), less the zero byte at its end."""
+
+UNIX_LISTEN = re.compile(r"unix:/.{0,106}")
+
 WORD = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.$-]{0,254}")
 
 MODE = Words(("enforce", "observe"))
@@ -44,7 +49,7 @@ _NAME = Written((WORD,), scalar=True, allowed="a name")
 GPU = Written((MINOR, UUID), numbers=(0, 999), allowed="minor numbers such as 0, UUIDs such as GPU-1c2d…")
 _GPUS = Either((GPU, Listed(GPU, empty=True)))
 _WATTS = re.compile(rf"(?![\s\S]*{MILLI.pattern}){POWER.pattern}", re.IGNORECASE)
-ADDRESS = Written((LISTEN,), allowed='"127.0.0.1:9745", "[::1]:9745", null')
+ADDRESS = Written((LISTEN, UNIX_LISTEN), allowed='"127.0.0.1:9745", "[::1]:9745", unix:/PATH, null')
 _DECLARED = Named(TEXT, Written((_WATTS,), numbers=(0, 999_999_999), trimmed=True, allowed="400W, 0.4kW"))
 _MAP = Either((Named(Written((GRES_INDEX,), allowed="0, 1, 2 …"), GPU), Listed(GPU), Nothing()))
 
@@ -65,9 +70,12 @@ GPUS = Shape(
 METRICS = Shape(
     {
         "listen": Key(or_nothing(ADDRESS), 'Where Prometheus scrapes: "127.0.0.1:9745"; null: nowhere'),
-        "web_config": Key(Nothing(), "Not supported in this release"),
+        "web_config": Key(or_nothing(_PATH), "TLS and who may scrape: a file as Prometheus' exporters take it"),
         "textfile": Key(or_nothing(_PATH), "Also write the metrics to this file, for node_exporter"),
-        "job_labels": Key(JOB_LABELS, "full: series of jobs tell user and account to all who reach the port; id; none"),
+        "job_labels": Key(
+            or_nothing(JOB_LABELS),
+            "full: series of jobs tell user and account to all who reach the port; id; none; null: full where it asks who",
+        ),
         "grace": Key(GRACE, "For how long the series of a finished job stay: 5m"),
     }
 )

@@ -16,6 +16,7 @@ from typing import Any
 import yaml
 
 from wattkeeper.errors import ConfigError, Problem
+from wattkeeper.system.trust import Trust, UntrustedError, read_trusted
 from wattkeeper.text import printable
 
 MAX_BYTES = 1 << 20
@@ -64,17 +65,23 @@ class Table:
 Node = Text | Null | Items | Table
 
 
-def read_text(path: Path) -> str:
+def read_text(path: Path, trust: Trust | None = None) -> str:
     """A configuration file's text, at most ``MAX_BYTES`` of UTF-8 (a byte order mark is dropped).
 
-    Raises ``ConfigError`` where it is not a file, cannot be read, is too big or is not UTF-8.
+    ``trust``: whose it must be, and who must not be able to change it; None: nobody acts on it as root.
+    Raises ``ConfigError`` where it is not such a file, cannot be read, is too big or is not UTF-8.
     """
     file = str(path)
     try:
-        if path.exists() and not path.is_file():
-            raise ConfigError((Problem(file, 0, "", "is not a regular file"),))
-        with path.open("rb") as stream:
-            data = stream.read(MAX_BYTES + 1)
+        if trust is not None:
+            data = read_trusted(path, MAX_BYTES, trust)
+        else:
+            if path.exists() and not path.is_file():
+                raise ConfigError((Problem(file, 0, "", "is not a regular file"),))
+            with path.open("rb") as stream:
+                data = stream.read(MAX_BYTES + 1)
+    except UntrustedError as error:
+        raise ConfigError((Problem(file, 0, "", error.text),)) from error
     except OSError as error:
         reason = error.strerror or type(error).__name__
         raise ConfigError((Problem(file, 0, "", f"cannot be read: {reason}"),)) from error

@@ -145,25 +145,32 @@ _BUCKET_LABELS = tuple(str(bound) for bound in APPLY_BUCKETS_S)
 class Exporter:
     """Renders the present snapshot as Prometheus' text. May be used from any thread."""
 
-    def __init__(self, get_snapshot: Callable[[], Snapshot], job_labels: JobLabels, mono: Callable[[], float]) -> None:
+    def __init__(
+        self, get_snapshot: Callable[[], Snapshot], job_labels: JobLabels | None, mono: Callable[[], float]
+    ) -> None:
         """``mono``: the clock of ``GpuReading.at_mono``, in seconds.
 
-        ``job_labels``: ``full``; ``id`` leaves users and accounts empty; ``none`` leaves jobs out altogether.
+        ``job_labels``: ``full``; ``id`` leaves users and accounts empty; ``none`` leaves jobs out altogether; None is
+        ``full`` for clients that have shown who they are, and ``id`` for all others.
         """
         self._get_snapshot = get_snapshot
         self._job_labels = job_labels
         self._mono = mono
         self._scrapers = Scrapers()
 
-    def render(self, client: str) -> tuple[bytes, str]:
-        """The metrics and their content type. ``client``: who asks, the same text each time."""
+    def render(self, client: str, authenticated: bool = False) -> tuple[bytes, str]:
+        """The metrics and their content type. ``client``: who asks, the same text each time.
+
+        ``authenticated``: the listener lets in only those who have shown who they are.
+        """
         snapshot = self._get_snapshot()
         if client == TEXTFILE:
             seen_mono = snapshot.at_mono - FILE_HOLD_S
         else:
             seen_mono = self._scrapers.visit(client, snapshot.at_mono)
+        labels: JobLabels = self._job_labels or ("full" if authenticated else "id")
         registry = CollectorRegistry(auto_describe=False)
-        registry.register(_SnapshotCollector(snapshot, self._job_labels, self._mono(), seen_mono))
+        registry.register(_SnapshotCollector(snapshot, labels, self._mono(), seen_mono))
         return generate_latest(registry), CONTENT_TYPE
 
 

@@ -5,9 +5,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 from wattkeeper.exporters.prometheus import TEXTFILE
+from wattkeeper.gpus.worker import DeviceThread
 from wattkeeper.privileged.errors import DeviceError
-from wattkeeper.privileged.worker import DeviceThread
 from wattkeeper.system.files import write_whole
+from wattkeeper.system.trust import ANYBODYS, UntrustedError
 
 log = logging.getLogger("wattkeeper.textfile")
 
@@ -26,10 +27,15 @@ class Textfile:
         """Write the metrics to ``path``, whole. A failure is logged once and tried again next time."""
         page, _ = self._render(TEXTFILE)
         try:
-            await self._thread.run("write", lambda: write_whole(path, page), WRITE_DEADLINE_S, replaces=True)
-        except (OSError, DeviceError) as error:
+            await self._thread.run("write", lambda: _write(path, page), WRITE_DEADLINE_S, replaces=True)
+        except (OSError, DeviceError, UntrustedError) as error:
             if self._trouble != str(error):
                 log.error("metrics.textfile %s cannot be written: %s", path, error)
             self._trouble = str(error)
         else:
             self._trouble = None
+
+
+def _write(path: Path, page: bytes) -> None:
+    """The folder is node_exporter's or a site's own. After a power cut the next tick writes the file again."""
+    write_whole(path, page, durable=False, trust=ANYBODYS)

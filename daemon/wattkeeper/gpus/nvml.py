@@ -7,15 +7,18 @@ from typing import Any, TypeVar
 
 import pynvml
 
+from wattkeeper.gpus.sweep import Sweeper
+from wattkeeper.gpus.worker import DeviceThread
 from wattkeeper.model import GpuInfo, GpuReading, GpuUuid
 from wattkeeper.privileged.errors import DeviceError, Kind
-from wattkeeper.privileged.nvml import Nvml
-from wattkeeper.privileged.sweep import Sweeper
-from wattkeeper.privileged.worker import DeviceThread
+from wattkeeper.privileged.nvml import REQUESTED_LIMIT_FIELD, Nvml
 from wattkeeper.protocols import Clock
 from wattkeeper.units import Millijoules, Milliwatts
 
 T = TypeVar("T")
+
+CURRENT_LIMIT_FIELD = 190  # NVML_FI_DEV_POWER_CURRENT_LIMIT: what holds, an out-of-band limit included
+_LIMIT_FIELDS = [REQUESTED_LIMIT_FIELD, CURRENT_LIMIT_FIELD]
 
 
 class NvmlReader:
@@ -104,7 +107,7 @@ class NvmlReader:
 
     def _read(self, gpu: GpuUuid, shared: bool = False) -> GpuReading:
         handle = self._nvml.handle(gpu)
-        requested, enforced = self._nvml.limits_mw(gpu)
+        requested, enforced = self._limits_mw(gpu, handle)
         # stamped just before the counter is read: two readings never claim more time than lies between them
         at_mono, at = self._clock.mono(), self._clock.wall()
         energy = self._optional(gpu, lambda: pynvml.nvmlDeviceGetTotalEnergyConsumption(handle))
@@ -127,6 +130,21 @@ class NvmlReader:
             capped_ns=None if capped is None else int(capped.violationTime),
             use_by_pid=by_pid,
         )
+
+    def _limits_mw(self, gpu: GpuUuid, handle: Any) -> tuple[int, int]:
+        """The requested and the enforced limit; where the driver lacks a field, what the older calls answer for it."""
+        call, requested, enforced = self._nvml.call, None, None
+        try:
+            answers = call(gpu, "read fields", lambda: pynvml.nvmlDeviceGetFieldValues(handle, _LIMIT_FIELDS))
+            requested, enforced = (a.value.uiVal if a.nvmlReturn == pynvml.NVML_SUCCESS else None for a in answers)
+        except DeviceError as error:
+            if error.kind is not Kind.UNSUPPORTED:
+                raise
+        if requested is None:
+            requested = call(gpu, "read the limit", lambda: pynvml.nvmlDeviceGetPowerManagementLimit(handle))
+        if enforced is None:
+            enforced = call(gpu, "read the limit", lambda: pynvml.nvmlDeviceGetEnforcedPowerLimit(handle))
+        return int(requested), int(enforced)
 
     def _use_by_pid(self, gpu: GpuUuid, handle: Any) -> dict[int, int] | None:
         """By process, its share of the use of the multiprocessors (percent, summed over the samples since last time).

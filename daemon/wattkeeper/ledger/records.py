@@ -18,7 +18,9 @@ from wattkeeper.ledger.rows import local_day
 from wattkeeper.model import Basis, EnergySource, GpuUuid, JobText, Usage
 from wattkeeper.protocols import GpuNote, JobRecord
 from wattkeeper.system.failpoint import failpoint
-from wattkeeper.text import printable
+from wattkeeper.system.files import sync_folder
+from wattkeeper.system.trust import OUR_FOLDER, OURS, UntrustedError, check, open_trusted
+from wattkeeper.text import printable, printable_once
 
 VERSION = 1
 """``v`` of every record. A field that is added leaves it; one that goes, or means something else, raises it."""
@@ -58,7 +60,7 @@ def to_values(record: JobRecord) -> dict[str, Any]:
         "energy_mj": energy_mj,
         "energy_j": None if energy_mj is None else energy_mj / 1_000,
         "gpus": [_gpu(uuid, record.note.gpus.get(uuid), record.usage.get(uuid)) for uuid in _gpus(record)],
-        "asked": note.asked,
+        "asked": None if note.asked is None else printable_once(note.asked),
         "outcome": note.outcome.value,
         "rule": _text(note.rule),
     }
@@ -131,6 +133,8 @@ class Records:
         for path, values in days.items():
             try:
                 self._write_day(path, values)
+            except UntrustedError as error:
+                raise StoreError(f"end-of-job records wait: {error}") from None
             except OSError as error:
                 text = f"{path}: cannot write end-of-job records ({error.strerror})"
                 raise StoreError(f"{text}; make room on its disk, or let the agent's user write there") from None
@@ -163,6 +167,8 @@ class Records:
         if missing:
             if not self._folder.is_dir():
                 self._folder.mkdir(mode=0o700, parents=True)
+                sync_folder(self._folder.parent)
+            check(self._folder, OUR_FOLDER)
             _append(path, "".join(line + "\n" for line in missing).encode("ascii"))
         failpoint("records.appended")
         for name, line in lines.items():
@@ -177,9 +183,12 @@ def _id(values: dict[str, Any]) -> _Id:
 
 
 def _ids_at_the_end(path: Path) -> set[_Id]:
-    """Whose records stand at the end of a file; what is no record there is passed over. Raises OSError."""
+    """Whose records stand at the end of a file; what is no record there is passed over.
+
+    Raises OSError, UntrustedError.
+    """
     try:
-        with path.open("rb") as file:
+        with os.fdopen(open_trusted(path), "rb") as file:
             size = file.seek(0, os.SEEK_END)
             file.seek(max(0, size - TAIL_BYTES))
             lines = file.read().split(b"\n")
@@ -193,12 +202,12 @@ def _ids_at_the_end(path: Path) -> set[_Id]:
 
 
 def _append(path: Path, content: bytes) -> None:
-    """Put whole lines at the end of a file, all or none, and on the disk. Raises OSError.
+    """Put whole lines at the end of a file, all or none, and on the disk. Raises OSError, UntrustedError.
 
     A last line without its line break was cut short by a crash. Its run is not noted as written: it is cut off.
     """
     new = not path.exists()
-    file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    file = open_trusted(path, OURS, os.O_RDWR | os.O_CREAT, 0o600)
     try:
         end = _end_of_lines(file)
         os.ftruncate(file, end)
@@ -213,7 +222,7 @@ def _append(path: Path, content: bytes) -> None:
     finally:
         os.close(file)
     if new:
-        _sync_folder(path.parent)
+        sync_folder(path.parent)
 
 
 def _end_of_lines(file: int) -> int:
@@ -226,11 +235,3 @@ def _end_of_lines(file: int) -> int:
             return start + found + 1
         end = start
     return 0
-
-
-def _sync_folder(folder: Path) -> None:
-    file = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(file)
-    finally:
-        os.close(file)

@@ -130,21 +130,22 @@ def grouped(question: Question, names: Sequence[Field], parts: Iterable[Part]) -
         known = sums.get(keys)
         sums[keys] = figures if known is None else [_sum(*pair) for pair in zip(known, figures, strict=True)]
     left = sums.pop(None, [0, None, None])
-    amounts = {keys: _amount(*figures) for keys, figures in sums.items() if keys is not None}
-    return _in_order(question, amounts), _amount(*left) if question.globs else None
+    rows = [Row(keys, _amount(*figures)) for keys, figures in sums.items() if keys is not None]
+    return _in_order(question, rows), _amount(*left) if question.globs else None
 
 
-def _in_order(question: Question, amounts: Mapping[tuple[str, ...], Amount]) -> list[Row]:
-    rows = [Row(keys, amount) for keys, amount in amounts.items()]
-    for depth in range(len(question.by), 0, -1):  # sorts are stable: the first field's comes last
-        if question.by[depth - 1] == "day":
-            rows.sort(key=lambda row: row.keys[depth - 1])
-            continue
-        within: dict[tuple[str, ...], int] = {}
-        for row in rows:
-            within[row.keys[:depth]] = within.get(row.keys[:depth], 0) - row.amount.energy_mj
-        rows.sort(key=lambda row: (within[row.keys[:depth]], row.keys[:depth]))
-    return rows
+def _in_order(question: Question, rows: Iterable[Row], depth: int = 0) -> list[Row]:
+    groups: dict[str, list[Row]] = {}
+    for row in rows:
+        groups.setdefault(row.keys[depth], []).append(row)
+    if question.by[depth] == "day":
+        names = sorted(groups)
+    else:
+        sums = {name: -sum(row.amount.energy_mj for row in group) for name, group in groups.items()}
+        names = sorted(groups, key=lambda name: (sums[name], name))
+    if depth + 1 == len(question.by):
+        return [row for name in names for row in groups[name]]
+    return [row for name in names for row in _in_order(question, groups[name], depth + 1)]
 
 
 def read_report(path: Path, question: Question, progress: Callable[[], None] | None = None) -> Report:

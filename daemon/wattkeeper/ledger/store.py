@@ -24,6 +24,7 @@ from wattkeeper.model import JobKey
 from wattkeeper.protocols import Change, JobRecord, Kept
 from wattkeeper.system.clock import SystemClock
 from wattkeeper.system.failpoint import failpoint
+from wattkeeper.system.trust import Trust, UntrustedError, open_trusted
 
 T = TypeVar("T")
 
@@ -139,8 +140,13 @@ class SqliteStore:
         """A connection to a ledger of our version. Raises StoreError, or _DamagedError where it can be set aside."""
         try:
             self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            os.close(os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
-            self._path.chmod(0o600)
+            file = open_trusted(self._path, _trust(self._path.parent), os.O_RDWR | os.O_CREAT, 0o600)
+            try:
+                os.fchmod(file, 0o600)
+            finally:
+                os.close(file)
+        except UntrustedError as error:
+            raise StoreError(str(error)) from None
         except OSError as error:
             mend = "let the agent's user own its folder, on a disk that can be written"
             raise StoreError(f"{self._path}: cannot open the ledger ({error.strerror}); {mend}") from None
@@ -242,6 +248,11 @@ class SqliteStore:
             if _code(error) in _DAMAGED:
                 raise _DamagedError(str(error)) from None
             raise
+
+
+def _trust(folder: Path) -> Trust:
+    """Root looks at a ledger that the agent's user keeps, in a folder of that user's."""
+    return Trust(owners=frozenset({folder.stat().st_uid} if os.geteuid() == 0 else ()))
 
 
 def _code(error: Exception) -> int:

@@ -1,5 +1,6 @@
-"""All that needs root: setting a limit within the device's range, with read-back and a saved baseline.
+"""All that needs root: power limits within the device's range and below the baseline, and evidence of who runs here.
 
-Imports only the standard library and ``pynvml``, takes and gives plain values, and is asynchronous, so that it can
-move into a process of its own without a change in its callers.
+It imports the standard library and ``pynvml``, takes and gives plain values, and blocks. As a service it is a process
+of its own (``python -m wattkeeper.privileged``) that the agent asks over a socket; ``wattkeeper run --single`` and
+commands that work without an agent call it directly. ``gpus/actuator.py`` is the way to it from the loop.
 """

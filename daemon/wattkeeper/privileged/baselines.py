@@ -6,6 +6,9 @@ just before a write until the GPU is given back. Both vanish at reboot, as the l
 
 import json
 import os
+import stat
+import threading
+from contextlib import suppress
 from pathlib import Path
 
 from wattkeeper.privileged.errors import DeviceError, Kind
@@ -40,11 +43,11 @@ class Baselines:
         if known is not None:
             return known
         path = self._path(uuid)
-        scratch = path.with_suffix(f".{os.getpid()}.tmp")
+        scratch = path.with_suffix(f".{os.getpid()}.{threading.get_ident()}.tmp")
         content = json.dumps({"uuid": uuid, "limit_mw": limit_mw, "boot_id": self._boot_id})
         try:
             self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            _write(scratch, content)
+            self._write(scratch, content)
             os.link(scratch, path)  # fails where somebody was faster: a baseline is never overwritten
         except FileExistsError:
             return self.save_mw(uuid, limit_mw)
@@ -60,7 +63,7 @@ class Baselines:
         path = self._mark(uuid)
         try:
             if not self.owned(uuid):
-                _write(path, self._boot_id)
+                self._write(path, self._boot_id)
         except OSError as error:
             raise DeviceError(Kind.STATE, uuid, f"cannot write {path} ({error})", "its limit is left alone") from None
 
@@ -81,14 +84,22 @@ class Baselines:
         self.release(uuid)
 
     def _path(self, uuid: str) -> Path:
-        return self._folder / f"{uuid}.json"
+        return self._trusted() / f"{uuid}.json"
 
     def _mark(self, uuid: str) -> Path:
-        return self._folder / f"{uuid}.ours"
+        return self._trusted() / f"{uuid}.ours"
 
+    def _trusted(self) -> Path:
+        """The folder, if it is ours alone: in one that others change everything could be a link to somewhere else."""
+        with suppress(FileNotFoundError):
+            status = self._folder.lstat()
+            if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid() or status.st_mode & 0o022:
+                mend = "remove it, and restart the agent and its actuator"
+                raise DeviceError(Kind.STATE, str(self._folder), "no folder that its owner alone can change", mend)
+        return self._folder
 
-def _write(path: Path, content: str) -> None:
-    with path.open("w", encoding="utf-8") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
+    def _write(self, path: Path, content: str) -> None:
+        with path.open("w", encoding="utf-8") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())

@@ -15,6 +15,7 @@ class Kind(StrEnum):
     REPLACED = "replaced"  # a newer target took this one's place in the queue
     NOT_TAKEN = "not_taken"  # the driver said yes and the limit reads otherwise
     STATE = "state"  # the baseline cannot be saved or read: nothing is written
+    NO_ACTUATOR = "no_actuator"  # nobody answers who may write limits; ask again on the next tick
     AGAIN = "again"  # anything else: try on the next tick
 
 
@@ -23,5 +24,4 @@ class DeviceError(Exception):
 
     def __init__(self, kind: Kind, device: str, tried: str, mend: str = "") -> None:
         super().__init__(f"{device}: {tried}" + (f"; {mend}" if mend else ""))
-        self.kind = kind
-        self.device = device
+        self.kind, self.device, self.tried, self.mend = kind, device, tried, mend

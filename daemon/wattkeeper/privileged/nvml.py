@@ -13,7 +13,6 @@ from wattkeeper.privileged.errors import DeviceError, Kind
 T = TypeVar("T")
 
 REQUESTED_LIMIT_FIELD = 192  # NVML_FI_DEV_POWER_REQUESTED_LIMIT: what was set
-CURRENT_LIMIT_FIELD = 190  # NVML_FI_DEV_POWER_CURRENT_LIMIT: what holds, an out-of-band limit included
 
 _KINDS = {
     pynvml.NVML_ERROR_NO_PERMISSION: (Kind.PERMISSION, "run the agent as root"),
@@ -91,13 +90,15 @@ class Nvml:
             return work()
 
     def handle(self, uuid: str) -> Any:
-        """NVML's handle of a device. Raises DeviceError."""
+        """NVML's handle of a device. Raises DeviceError, also where the device's own name is not quite that one."""
         self.open()
-        known = self._handles.get(uuid)
-        if known is None:
-            known = self.call(uuid, "find the device", lambda: pynvml.nvmlDeviceGetHandleByUUID(uuid))
-            self._handles[uuid] = known
-        return known
+        if uuid not in self._handles:
+            find = lambda: pynvml.nvmlDeviceGetHandleByUUID(uuid)  # noqa: E731
+            handle = self.call(uuid, "find the device", find)
+            if self.call(uuid, "read its name", lambda: pynvml.nvmlDeviceGetUUID(handle)) != uuid:
+                raise DeviceError(Kind.INVALID, uuid, "the device calls itself otherwise")
+            self._handles[uuid] = handle
+        return self._handles[uuid]
 
     def call(self, device: str, tried: str, call: Callable[[], T]) -> T:
         """Make a pynvml call; its errors come out as DeviceError with the device, the attempt and the mend."""
@@ -107,48 +108,38 @@ class Nvml:
             kind, mend = _KINDS.get(error.value, (Kind.AGAIN, ""))
             raise DeviceError(kind, device, f"cannot {tried}: {error}", mend) from None
 
-    def fields(self, uuid: str, *wanted: int) -> tuple[int | None, ...]:
-        """The values of unsigned NVML fields, in the order asked; None for one this card or driver lacks."""
-        handle = self.handle(uuid)
-        answers = self.call(uuid, "read fields", lambda: pynvml.nvmlDeviceGetFieldValues(handle, list(wanted)))
-        return tuple(int(a.value.uiVal) if a.nvmlReturn == pynvml.NVML_SUCCESS else None for a in answers)
+    def requested_mw(self, uuid: str) -> int:
+        """The power limit that was set, in milliwatts. Raises DeviceError.
 
-    def limits_mw(self, uuid: str) -> tuple[int, int]:
-        """The requested and the enforced power limit in milliwatts. Raises DeviceError.
-
-        Where the driver has no field 192 the management limit stands for it: it too answers what was set.
+        Where the driver has no such field the management limit stands for it: it too answers what was set.
         """
         handle = self.handle(uuid)
-        requested, enforced = self._limit_fields(uuid)
-        if requested is None:
-            requested = self.call(uuid, "read the limit", lambda: pynvml.nvmlDeviceGetPowerManagementLimit(handle))
-        if enforced is None:
-            enforced = self.call(uuid, "read the limit", lambda: pynvml.nvmlDeviceGetEnforcedPowerLimit(handle))
-        return requested, enforced
-
-    def _limit_fields(self, uuid: str) -> tuple[int | None, ...]:
+        ask = lambda: pynvml.nvmlDeviceGetFieldValues(handle, [REQUESTED_LIMIT_FIELD])  # noqa: E731
         try:
-            return self.fields(uuid, REQUESTED_LIMIT_FIELD, CURRENT_LIMIT_FIELD)
+            (answer,) = self.call(uuid, "read fields", ask)
+            if answer.nvmlReturn == pynvml.NVML_SUCCESS:
+                return int(answer.value.uiVal)
         except DeviceError as error:
-            if error.kind is Kind.UNSUPPORTED:
-                return None, None
-            raise
+            if error.kind is not Kind.UNSUPPORTED:
+                raise
+        return int(self.call(uuid, "read the limit", lambda: pynvml.nvmlDeviceGetPowerManagementLimit(handle)))
 
     def range_mw(self, uuid: str) -> tuple[int, int]:
         """The lowest and highest limit the device takes, in milliwatts; asked once. Raises DeviceError."""
-        known = self._ranges_mw.get(uuid)
-        if known is None:
+        if uuid not in self._ranges_mw:
             handle = self.handle(uuid)
             ask = lambda: pynvml.nvmlDeviceGetPowerManagementLimitConstraints(handle)  # noqa: E731
-            low, high = self.call(uuid, "read its range", ask)
-            known = self._ranges_mw[uuid] = (low, high)
-        return known
+            self._ranges_mw[uuid] = tuple(self.call(uuid, "read its range", ask))
+        return self._ranges_mw[uuid]
+
+    def default_mw(self, uuid: str) -> int:
+        """The limit that the device comes with, in milliwatts. Raises DeviceError."""
+        handle = self.handle(uuid)
+        ask = lambda: pynvml.nvmlDeviceGetPowerManagementDefaultLimit(handle)  # noqa: E731
+        return int(self.call(uuid, "read its default limit", ask))
 
     def write_limit(self, uuid: str, limit_mw: int) -> None:
         """Set the requested limit in milliwatts. Raises DeviceError; says nothing of whether it took."""
         handle = self.handle(uuid)
-        self.call(
-            uuid,
-            f"set its limit to {limit_mw / 1000:g} W",
-            lambda: pynvml.nvmlDeviceSetPowerManagementLimit(handle, limit_mw),
-        )
+        write = lambda: pynvml.nvmlDeviceSetPowerManagementLimit(handle, limit_mw)  # noqa: E731
+        self.call(uuid, f"set its limit to {limit_mw / 1000:g} W", write)

@@ -14,13 +14,22 @@ from dataclasses import dataclass
 
 from wattkeeper.errors import WattkeeperError
 from wattkeeper.model import GpuInfo, GpuUuid, Sharing
+from wattkeeper.text import printable
 
 _LINE = re.compile(r"Gres Name=(?P<name>\S+) (?:Type=(?P<type>\S+) )?.*?\bFile=(?P<file>\S+)")
 _MINOR = re.compile(r"nvidia(?P<minor>[0-9]+)(?=,|\Z)")
 _MIG_TYPE = re.compile(r"(?<![0-9])(?P<slices>[0-9])g\.[0-9]+gb")
 _OLD_MIG = re.compile(r"MIG-(?P<gpu>GPU-[0-9A-Za-z-]+)/[0-9]+/[0-9]+")
+_UUID = re.compile(r"(?:GPU|MIG)-[0-9A-Za-z/-]{1,80}")
 _SHARING = frozenset({"shard", "mps"})
 _SPAN = re.compile(r"(?P<low>[0-9]{1,4})(?:-(?P<high>[0-9]{1,4}))?")
+
+
+MOST_TEXT = 4096
+"""No list of a node's GPUs has more characters: what has is nobody's."""
+
+MOST_GPUS = 1024
+"""Nor does a node have more GPUs, and instances of them."""
 
 
 class MappingError(WattkeeperError):
@@ -72,16 +81,21 @@ def _minor_of(file: str) -> int | None:
 
 def parse_gpu_list(text: str) -> tuple[int | GpuUuid, ...]:
     """``0,1``, ``0-3`` or ``GPU-1c2d…,GPU-…`` (Slurm 25.11 and later can give UUIDs). Raises MappingError."""
-    found: list[int | GpuUuid] = []
+    error = MappingError(f"SLURM_JOB_GPUS='{printable(text, 80)}' is no list of GPUs: nothing is written")
+    if len(text) > MOST_TEXT:
+        raise error
+    found: dict[int | GpuUuid, None] = {}
     for word in filter(None, text.replace(" ", "").split(",")):
         span = _SPAN.fullmatch(word)
         if span:
-            found.extend(range(int(span["low"]), int(span["high"] or span["low"]) + 1))
-        elif word.startswith(("GPU-", "MIG-")):
-            found.append(GpuUuid(word))
+            found.update(dict.fromkeys(range(int(span["low"]), int(span["high"] or span["low"]) + 1)))
+        elif _UUID.fullmatch(word):
+            found[GpuUuid(word)] = None
         else:
-            raise MappingError(f"SLURM_JOB_GPUS={text[:80]!r} is no list of GPUs: nothing is written")
-    return tuple(dict.fromkeys(found))
+            raise error
+        if len(found) > MOST_GPUS:
+            raise error
+    return tuple(found)
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,14 +117,16 @@ class GresMap:
         against what slurmd or the settings say otherwise they are a second source, and sources must agree. Raises
         MappingError that names both.
         """
-        words = [word for word in (visible or "").split(",") if word.startswith(("GPU-", "MIG-"))]
+        words = [word for word in (visible or "")[:MOST_TEXT].split(",") if word.startswith(("GPU-", "MIG-"))]
         seen = _once(self._by_uuid(GpuUuid(word), "CUDA_VISIBLE_DEVICES") for word in words)
         if seen and self._needs_uuids(job_gpus):
             return seen
         named = _once(self._named(entry) for entry in parse_gpu_list(job_gpus))
         if seen and {device.uuid for device in named} != {device.uuid for device in seen}:
             source = "gpus.map" if self.override is not None else "slurmd -G"
-            text = f"SLURM_JOB_GPUS={job_gpus} is {', '.join(device.uuid for device in named)} by {source}"
+            text = (
+                f"SLURM_JOB_GPUS={printable(job_gpus, 80)} is {', '.join(device.uuid for device in named)} by {source}"
+            )
             raise MappingError(f"{text}, but CUDA_VISIBLE_DEVICES says {', '.join(words)}: nothing is written")
         return seen if any(device.slices for device in seen) else named
 
@@ -161,7 +177,7 @@ class GresMap:
         for gpu in self.gpus:
             if names & {gpu.minor, gpu.uuid, *(uuid for uuid, _ in gpu.instances)}:
                 return gpu
-        what = f"minor number {name}" if isinstance(name, int) else name
+        what = f"minor number {name}" if isinstance(name, int) else printable(name, 80)
         raise MappingError(f"{source} names {what}, but the driver has no such GPU: nothing is written")
 
     def _share_of(self, gpu: GpuInfo) -> Sharing:

@@ -14,6 +14,12 @@ MAX_ENVIRONMENT = 1 << 20
 OPTION = "SPANK_WATTKEEPER_GPU_POWER"
 """What was given to --gpu-power, where the site has deploy/slurm/spank. Users can make it any text."""
 _OPTION_LIMIT = 128  # characters: twice what a request may have, so that one cut short stays malformed
+MOST_NAME = 256
+"""So many characters of a name (of a user, account, partition, node …) are kept: Slurm allows fewer."""
+
+MOST_TEXT = 4096
+"""So many of a comment, or of what else a user writes: Slurm allows 1024 of a comment."""
+
 _NUMBER = re.compile(r"[0-9]{1,10}", re.ASCII)
 
 
@@ -78,17 +84,17 @@ def facts_of(environment: Mapping[str, str]) -> JobFacts:
     sluid = environment.get("SLURM_JOB_SLUID") or environment.get("SLURM_SLUID")
     run = printable(sluid, 32) if sluid else f"r{_number(environment, 'SLURM_JOB_RESTART_COUNT') or 0}"
     return JobFacts(
-        key=JobKey(environment.get("SLURM_CLUSTER_NAME", ""), job_id, run),
+        key=JobKey(printable(environment.get("SLURM_CLUSTER_NAME", ""), MOST_NAME), job_id, run),
         uid=uid,
-        user=environment.get("SLURM_JOB_USER"),
-        account=environment.get("SLURM_JOB_ACCOUNT"),
-        partition=environment.get("SLURM_JOB_PARTITION"),
-        qos=environment.get("SLURM_JOB_QOS") or UNKNOWN,
-        reservation=environment.get("SLURM_JOB_RESERVATION"),
-        constraint=environment.get("SLURM_JOB_CONSTRAINTS"),
+        user=_text(environment, "SLURM_JOB_USER"),
+        account=_text(environment, "SLURM_JOB_ACCOUNT"),
+        partition=_text(environment, "SLURM_JOB_PARTITION"),
+        qos=_text(environment, "SLURM_JOB_QOS") or UNKNOWN,
+        reservation=_text(environment, "SLURM_JOB_RESERVATION"),
+        constraint=_text(environment, "SLURM_JOB_CONSTRAINTS", MOST_TEXT),
         comment=_comment(environment),
         num_nodes=_number(environment, "SLURM_JOB_NUM_NODES"),
-        node=environment.get("SLURMD_NODENAME", ""),
+        node=printable(environment.get("SLURMD_NODENAME", ""), MOST_NAME),
         het_job_id=_number(environment, "SLURM_HET_JOB_ID"),
     )
 
@@ -96,7 +102,15 @@ def facts_of(environment: Mapping[str, str]) -> JobFacts:
 def _comment(environment: Mapping[str, str]) -> str | None:
     """The job's comment; with --gpu-power, which wins over it, a comment that asks for just that."""
     option = environment.get(OPTION)
-    return environment.get("SLURM_JOB_COMMENT") if option is None else json.dumps({"power": option[:_OPTION_LIMIT]})
+    if option is None:
+        return _text(environment, "SLURM_JOB_COMMENT", MOST_TEXT)
+    return json.dumps({"power": option[:_OPTION_LIMIT]})
+
+
+def _text(environment: Mapping[str, str], name: str, most: int = MOST_NAME) -> str | None:
+    """A field as it came, which policy compares with; what is too long to be true ends in ``…``, as no name does."""
+    text = environment.get(name)
+    return text if text is None or len(text) <= most else text[: most - 1] + "…"
 
 
 def _number(environment: Mapping[str, str], name: str) -> int | None:

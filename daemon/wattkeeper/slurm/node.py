@@ -1,12 +1,13 @@
 """Questions to Slurm's own programs on this node. None of them asks slurmctld."""
 
+import asyncio
 import logging
 import re
 from collections.abc import Mapping
 from pathlib import Path
 
 from wattkeeper.slurm.gres import GresGpu, parse_slurmd_g
-from wattkeeper.slurm.processes import environment_of
+from wattkeeper.slurm.processes import EvidenceOf
 from wattkeeper.slurm.programs import Programs
 from wattkeeper.text import printable
 
@@ -18,11 +19,13 @@ _ROW = re.compile(r"\s*(?P<pid>[0-9]+)\s+(?P<job>[0-9]+)\s+(?P<step>\S+)")
 class SlurmNode:
     """The node's slurmd and scontrol. ``conf``: slurm.conf where it is not in its usual place."""
 
-    def __init__(self, node: str, conf: Path | None, bin_dir: Path | None, timeout_s: float, proc: Path) -> None:
+    def __init__(
+        self, node: str, conf: Path | None, bin_dir: Path | None, timeout_s: float, evidence_of: EvidenceOf
+    ) -> None:
         self._node = node
         self._programs = Programs(conf, bin_dir)
         self._timeout_s = timeout_s
-        self._proc = proc
+        self._evidence_of = evidence_of
 
     async def gres(self) -> tuple[GresGpu, ...] | None:
         """The node's GPUs in GRES order (``slurmd -G``, 5 ms, no RPC); None where there is no Slurm to ask.
@@ -52,8 +55,11 @@ class SlurmNode:
         done = await self._programs.run("scontrol", "listpids", "*", self._node, deadline_s=self._timeout_s)
         if done.status is None:
             return None
+        return await asyncio.to_thread(self._ask_processes, done.output)
+
+    def _ask_processes(self, table: str) -> dict[int, dict[str, str]]:
         jobs: dict[int, dict[str, str]] = {}
-        for row in _ROW.finditer(done.output):
+        for row in _ROW.finditer(table):
             job_id = int(row["job"])
             environment = self._environment_of(int(row["pid"]))
             if environment.get("SLURM_JOB_ID") != str(job_id):
@@ -65,8 +71,7 @@ class SlurmNode:
         return jobs
 
     def _environment_of(self, pid: int) -> dict[str, str]:
-        folder = self._proc / str(pid)
         try:
-            return {**environment_of(folder), "SLURM_JOB_UID": str(folder.stat().st_uid)}  # the kernel says whose it is
+            return dict(self._evidence_of(pid))
         except OSError:
             return {}

@@ -1,14 +1,16 @@
 """Whose processes use a GPU: from process ids to Slurm's jobs, by the kernel's word."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from wattkeeper.model import Holding, JobKey
-from wattkeeper.slurm.hook_event import MAX_ENVIRONMENT, parse_environment
 
 MOST_REMEMBERED = 4096
+
+EvidenceOf = Callable[[int], Mapping[str, str]]
+"""What the environment of a process says of its Slurm job, by process id (``privileged.evidence``)."""
 
 _CGROUP = re.compile(r"/[^/\n]*slurm[^/\n]*/(?:uid_[0-9]+/)?job_(?P<job>[0-9]{1,10})(?=/|$)", re.MULTILINE)
 """Slurm's cgroup of a job: ``/slurm/uid_1000/job_7/…`` (version 1), ``/system.slice/slurmstepd.scope/job_7/…`` (2)."""
@@ -30,7 +32,8 @@ class Processes:
     For one thread. Never raises: a process that cannot be read is nobody's.
     """
 
-    def __init__(self, proc: Path = Path("/proc")) -> None:
+    def __init__(self, evidence_of: EvidenceOf, proc: Path = Path("/proc")) -> None:
+        self._evidence_of = evidence_of
         self._proc = proc
         self._claims: dict[int, _Claim] = {}
 
@@ -87,15 +90,9 @@ class Processes:
         by_cgroup = _job_of_cgroups((folder / "cgroup").read_text(errors="replace"))
         by_environment = None
         if by_cgroup is None:
-            job_id = environment_of(folder).get("SLURM_JOB_ID", "")
+            job_id = self._evidence_of(pid).get("SLURM_JOB_ID", "")
             by_environment = int(job_id) if job_id.isascii() and job_id.isdecimal() and len(job_id) <= 10 else None
         return _Claim(start, folder.stat().st_uid, by_cgroup, by_environment)
-
-
-def environment_of(folder: Path) -> dict[str, str]:
-    """The environment of the process of a folder of ``/proc``, its first ``MAX_ENVIRONMENT`` bytes. Raises OSError."""
-    with (folder / "environ").open("rb") as file:
-        return parse_environment(file.read(MAX_ENVIRONMENT))
 
 
 def _start_of(stat: str) -> str:

@@ -65,6 +65,19 @@ class NvmlPeers:
         self.close()
 
 
+class BareReader:
+    """A client of the same simulated GPUs that makes the calls of a tick, and nothing else, once a second."""
+
+    def __init__(self, root: Path, simulation: Simulation) -> None:
+        argv = [sys.executable, str(FOLDER / "bare_reads.py")]
+        self._daemon = Daemon("bare reader", argv, environment(root, **simulation.env()), root / "bare-reader.log")
+        self._daemon.start()
+        self.usage = Usage(self._daemon.pid)
+
+    def close(self) -> None:
+        self._daemon.stop()
+
+
 class NodeExporter:
     """Debian's prometheus-node-exporter with its own defaults. ``usage`` is None where it is not installed."""
 

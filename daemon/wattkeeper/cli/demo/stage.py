@@ -57,7 +57,9 @@ class Stage:
         """Create the GPUs and bring the agent up. Raises WattkeeperError with the agent's log where it does not."""
         environment = {**_inherited(), **self.simulation.env()}
         settings = self._write_files()
-        self.child = Child([*_COMMAND, "run", "--config", str(settings)], environment, self.root / "agent.log")
+        self.child = Child(
+            [*_COMMAND, "run", "--single", "--config", str(settings)], environment, self.root / "agent.log"
+        )
         end = self._clock.mono() + START_BOUND_S
         while not self._answers():
             if self.child.ended() or self._clock.mono() > end:
@@ -137,7 +139,9 @@ class Stage:
         path = f"PYTHONPATH={shlex.quote(os.environ['PYTHONPATH'])} " if "PYTHONPATH" in os.environ else ""
         command.write_text(f'#!/bin/sh\n{path}exec {shlex.join(_COMMAND)} "$@"\n')
         command.chmod(0o700)
+        (self.root / "policy.yaml").chmod(0o600)  # the agent takes none that a group can change
         settings = self.root / "wattkeeper.yaml"
+        settings.touch(mode=0o600)
         settings.write_text(
             f"""\
 node: demo

@@ -75,15 +75,15 @@ class DeviceThread:
             with self._device:
                 _make(*work)
 
-    def make_now(self, call: Callable[[], T], future: "Future[T]") -> None:
-        """Make a call here, in the caller's thread, where nobody is talking to the device; else as ``begin``."""
+    def make_now(self, call: Callable[[], None]) -> bool:
+        """Make a call here, in the caller's thread; False, and it is not made, where somebody talks to the device."""
         if not self._device.acquire(blocking=False):
-            self.begin(call, future)
-            return
+            return False
         try:
-            _make(call, future)
+            call()
         finally:
             self._device.release()
+        return True
 
 
 def _make(call: Callable[[], T], future: "Future[T]") -> None:

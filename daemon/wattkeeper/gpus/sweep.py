@@ -14,8 +14,8 @@ from contextlib import suppress
 from functools import partial
 from typing import Any, Generic, TypeVar
 
+from wattkeeper.gpus.worker import DeviceThread
 from wattkeeper.privileged.errors import DeviceError
-from wattkeeper.privileged.worker import DeviceThread
 
 T = TypeVar("T")
 Calls = Sequence[tuple[DeviceThread, Callable[[], T]]]
@@ -48,24 +48,25 @@ class Sweeper:
 
 
 class _Sweep(Generic[T]):
+    """Answers by place. Only a call that a device's own thread makes, or that came too late, costs a future."""
+
     def __init__(self, what: str, calls: Calls[T]) -> None:
         self._what = what
         self._calls = calls
-        self._futures: list[Future[T | DeviceError]] = [Future() for _ in calls]
+        self._answers: dict[int, T | BaseException] = {}
+        self._handed_over: dict[int, Future[T]] = {}
+        self._late: dict[int, Future[None]] = {}
         self._begun: set[int] = set()
         self._lock = threading.Lock()
         self._moved_mono = time.monotonic()
         self._loop = asyncio.get_running_loop()
         self._answered = asyncio.Event()
-        self._missing = len(calls)
-        for future in self._futures:
-            future.add_done_callback(self._count)
 
     def go(self) -> None:
         """The sweep itself, in its thread."""
         for place, (thread, call) in enumerate(self._calls):
-            if self._take(place):
-                thread.make_now(partial(_or_error, call), self._futures[place])
+            if self._take(place) and not thread.make_now(partial(self._make, place, call)):
+                self._hand_over(place)
 
     async def wait(self, deadline_s: float) -> None:
         """Return when every call has answered, or has had its time."""
@@ -77,9 +78,19 @@ class _Sweep(Generic[T]):
             await self._rest_at_once(deadline_s)
 
     def answer(self, place: int, deadline_s: float) -> T | DeviceError:
-        """What a call gave; one that has not answered is waited for no longer."""
-        thread, future = self._calls[place][0], self._futures[place]
-        return future.result() if future.done() else thread.give_up(self._what, future, deadline_s)
+        """What a call gave; one that has not answered is waited for no longer. Raises what else a call raised."""
+        thread = self._calls[place][0]
+        with self._lock:
+            if place not in self._answers:
+                future: Future[Any] | None = self._handed_over.get(place)
+                if future is None:
+                    future = self._late[place] = Future()
+                    future.set_running_or_notify_cancel()  # it was begun in our own thread
+                return thread.give_up(self._what, future, deadline_s)
+            answer = self._answers[place]
+        if isinstance(answer, BaseException) and not isinstance(answer, DeviceError):
+            raise answer
+        return answer
 
     def _take(self, place: int) -> bool:
         """False where somebody else has begun that call."""
@@ -91,24 +102,37 @@ class _Sweep(Generic[T]):
             return True
 
     async def _rest_at_once(self, deadline_s: float) -> None:
-        rest = [place for place in range(len(self._calls)) if self._take(place)]
-        for place in rest:
-            thread, call = self._calls[place]
-            thread.begin(partial(_or_error, call), self._futures[place])
+        rest = [self._hand_over(place) for place in range(len(self._calls)) if self._take(place)]
         if rest:
-            await asyncio.wait([asyncio.wrap_future(self._futures[place]) for place in rest], timeout=deadline_s)
+            await asyncio.wait([asyncio.wrap_future(future) for future in rest], timeout=deadline_s)
 
-    def _count(self, _: "Future[Any]") -> None:
+    def _hand_over(self, place: int) -> "Future[T]":
+        """Have the device's own thread make the call."""
+        thread, call = self._calls[place]
+        future: Future[T] = Future()
         with self._lock:
-            self._missing -= 1
-            last = self._missing == 0
+            self._handed_over[place] = future
+        future.add_done_callback(partial(self._take_back, place))
+        thread.begin(call, future)
+        return future
+
+    def _take_back(self, place: int, done: "Future[T]") -> None:
+        if not done.cancelled():
+            self._note(place, done.exception() or done.result())
+
+    def _make(self, place: int, call: Callable[[], T]) -> None:
+        try:
+            self._note(place, call())
+        except BaseException as error:  # noqa: BLE001 - handed to whoever waits for the call
+            self._note(place, error)
+
+    def _note(self, place: int, answer: T | BaseException) -> None:
+        with self._lock:
+            self._answers[place] = answer
+            last = len(self._answers) == len(self._calls)
+            late = self._late.get(place)
+        if late is not None:
+            late.set_result(None)
         if last:
             with suppress(RuntimeError):  # the loop is closed: nobody waits any more
                 self._loop.call_soon_threadsafe(self._answered.set)
-
-
-def _or_error(call: Callable[[], T]) -> T | DeviceError:
-    try:
-        return call()
-    except DeviceError as error:
-        return error
