@@ -6,6 +6,7 @@ from datetime import UTC
 from wattkeeper.config.implies import Implications, never
 from wattkeeper.config.models import range_of
 from wattkeeper.core.policy import Amount, Cap, Ceiling, Glob, Keyword, Percent, Policy, Rule, Watts, When
+from wattkeeper.core.schedule import Schedule
 from wattkeeper.errors import Problem
 from wattkeeper.units import format_power
 
@@ -40,9 +41,10 @@ def warnings_of(policy: Policy) -> Iterator[Problem]:
     known = Implications()
     for at in range(len(policy.rules)):
         yield from _more_by_choice(policy, at, known)
+    known_times: dict[Schedule, str | None] = {}
     for section, parts in (("caps", policy.rules), ("ceilings", policy.ceilings)):
         for part in parts:
-            yield from _constant(f"{section}[{part.name}].when.schedule", part)
+            yield from _constant(f"{section}[{part.name}].when.schedule", part, known_times)
 
 
 def out_of_known_range(policy: Policy) -> Iterator[Problem]:
@@ -83,16 +85,23 @@ def caps_of(policy: Policy) -> Iterator[tuple[str, Cap, When]]:
     yield "idle.cap", policy.idle, When()
 
 
-def _constant(path: str, part: Part) -> Iterator[Problem]:
-    """Schedules that no day has, and ones that are never over, as far ahead as they look."""
+def _constant(path: str, part: Part, known: dict[Schedule, str | None]) -> Iterator[Problem]:
+    """Schedules that no day has, and ones that are never over. ``known``: what was said of those met before."""
     for schedule in part.when.schedules():
-        if not schedule.ever():
-            text = "never holds: no day is one of its days"
-        elif schedule.active(0.0, UTC) and schedule.next_edge(0.0, UTC) is None:
-            text = "always holds: leave the schedule out"
-        else:
-            continue
-        yield Problem(part.source.file, part.source.line, path, text, warning=True)
+        if schedule not in known:
+            known[schedule] = _why_constant(schedule)
+        text = known[schedule]
+        if text is not None:
+            yield Problem(part.source.file, part.source.line, path, text, warning=True)
+
+
+def _why_constant(schedule: Schedule) -> str | None:
+    """Why its answer never turns, as far ahead as it looks; None: it does."""
+    if not schedule.ever():
+        return "never holds: no day is one of its days"
+    if schedule.active(0.0, UTC) and schedule.next_edge(0.0, UTC) is None:
+        return "always holds: leave the schedule out"
+    return None
 
 
 def _out_of_range(path: str, cap: Cap, when: When) -> Iterator[Problem]:

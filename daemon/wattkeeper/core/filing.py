@@ -36,6 +36,7 @@ class Names:
         self._within: dict[str | int, list[int]] = {}
         self._kinds = {"exact": self._exact, "head": self._head, "tail": self._tail, "within": self._within}
         self._lengths: set[int] = set()  # of the heads and tails
+        self._parts: set[int] = set()  # lengths of what is within
 
     def add(self, slot: _Slot, number: int) -> None:
         """File a number under one slot."""
@@ -43,6 +44,8 @@ class Names:
         self._kinds[kind].setdefault(value, []).append(number)
         if kind in {"head", "tail"}:
             self._lengths.add(len(str(value)))
+        elif kind == "within":
+            self._parts.add(len(str(value)))
 
     def may_fit(self, value: str | int) -> Iterator[list[int]]:
         """The numbers of all patterns that may fit a value."""
@@ -51,9 +54,11 @@ class Names:
         for length in self._lengths:
             yield self._head.get(text[:length], [])
             yield self._tail.get(text[-length:], [])
-        for part, numbers in self._within.items():
-            if str(part) in text:
-                yield numbers
+        if len(self._within) < len(text) * len(self._parts):
+            yield from (numbers for part, numbers in self._within.items() if str(part) in text)
+        else:
+            parts = {text[at : at + length] for length in self._parts for at in range(len(text) - length + 1)}
+            yield from (self._within[part] for part in parts if part in self._within)
 
     def may_cover(self, slot: _Slot, text: str) -> Iterator[list[int]]:
         """The numbers of all patterns that are a given one with wildcards, or its beginning and ``*``."""

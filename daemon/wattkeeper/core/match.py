@@ -57,7 +57,8 @@ _FALSE = Match(False)
 class Matcher:
     """Answers for one job on one GPU at one time. ``job`` None: a GPU that no job holds.
 
-    Each selector is looked at once, however many rules share it (as one object: see ``Filing``).
+    Each selector is looked at once, however many rules share it (as one object: see ``Filing``). What it has matched
+    must live as long as it does.
     """
 
     __slots__ = ("_conditions", "_gpu", "_job", "_seen")
@@ -66,7 +67,7 @@ class Matcher:
         self._job = job
         self._gpu = gpu
         self._conditions = conditions
-        self._seen: dict[int, tuple[Selector, Match]] = {}  # with the selector, so that its id stays its own
+        self._seen: dict[int, Match] = {}  # by the selector's id
 
     def match(self, when: When) -> Match:
         """Whether all selectors fit and the ``not`` part does not."""
@@ -100,12 +101,12 @@ class Matcher:
     def _selector(self, selector: Selector) -> Match:
         seen = self._seen.get(id(selector))
         if seen is not None:
-            return seen[1]
+            return seen
         if selector.field == "schedule":
             found = _match_time(selector, self._conditions)
         else:
             found = _match_selector(selector, self._job, self._gpu, self._conditions)
-        self._seen[id(selector)] = (selector, found)
+        self._seen[id(selector)] = found
         return found
 
 
