@@ -1,14 +1,16 @@
 """The agent's own parts on GPUs in memory, at a time that tests move: no loop, no threads of devices, no files."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import cast
 
 from tests.fakes import FakeGpus
 from wattkeeper.agent import recover
 from wattkeeper.agent.events import Answer, EventHandler
+from wattkeeper.agent.inquire import Inquirer
 from wattkeeper.agent.ledger import LedgerWriter
+from wattkeeper.agent.lookup import Lookups
 from wattkeeper.agent.observe import Observer
 from wattkeeper.agent.parts import Parts
 from wattkeeper.agent.state import State
@@ -20,13 +22,14 @@ from wattkeeper.config.settings import Settings
 from wattkeeper.core.holdings import Moment
 from wattkeeper.core.policy import Policy
 from wattkeeper.ledger.memory import MemoryStore
-from wattkeeper.model import GpuInfo, GpuReading, GpuUuid, Sharing
+from wattkeeper.model import GpuInfo, GpuReading, GpuUuid, JobFacts, Sharing
 from wattkeeper.privileged.evidence import evidence_of
 from wattkeeper.protocols import Change, Store
 from wattkeeper.slurm.gres import GresGpu
 from wattkeeper.slurm.hook_event import EventKind
 from wattkeeper.slurm.processes import Processes
 from wattkeeper.snapshot import Snapshot
+from wattkeeper.system.groups import Groups
 from wattkeeper.units import Millijoules, Milliwatts
 
 WALL = 1_790_000_000.0
@@ -119,7 +122,10 @@ class OneNode:
             self.state, self.clock, self.tally, self.gpus, ledger, observer, steersman, deciding=asyncio.Lock()
         )
         self.parts = parts
-        self._events, self._ticker = EventHandler(parts), Ticker(parts)
+        self._events, self._ticker = (
+            EventHandler(parts, Inquirer(parts, self._nobody_to_ask, lambda: None)),
+            Ticker(parts),
+        )
         kept = self.store.load()
 
         async def come_back() -> None:
@@ -130,6 +136,9 @@ class OneNode:
                 self.tally.expect(gpu.info.minor)
 
         asyncio.run(come_back())
+
+    async def _nobody_to_ask(self, _: Callable[[JobFacts], None]) -> Lookups:
+        return Lookups([], Groups(self.clock, lambda _: frozenset()), self.clock, self.tally, lambda _: None, 1.0)
 
     def tick(self) -> None:
         self._stamp()
@@ -194,7 +203,8 @@ class OneNode:
 
 def _raw(job_id: int, environment: Mapping[str, str]) -> bytes:
     known = {"SLURM_JOB_ID": str(job_id), "SLURM_JOB_UID": "1000", "SLURM_CLUSTER_NAME": "c"}
-    return b"".join(f"{name}={value}\0".encode() for name, value in {**known, **environment}.items())
+    pairs = {**known, **environment}.items()
+    return b"".join(f"{name}={value}\0".encode(errors="surrogatepass") for name, value in pairs)
 
 
 def gpu(minor: int, **more: object) -> GpuInfo:

@@ -329,7 +329,6 @@ SETTINGS_MISTAKES = """\
 {gpus: {baseline: {"*A100*": 70%}}}
 {gpus: {exceed_baseline: maybe}}
 {metrics: {listen: 9745}}
-{metrics: {web_config: /etc/web.yaml}}
 {metrics: {job_labels: all}}
 {metrics: {port: 1}}
 {slurm: {lookup: of}}

@@ -71,7 +71,13 @@ class Lookups:
             for outcome in OUTCOMES:
                 tally.slurm_lookups[name, outcome] += 0
 
-    def wanted(self, policy: Policy) -> bool:
+    @property
+    def failing(self) -> frozenset[str]:
+        """The sources that did not answer when they were last asked."""
+        return frozenset(self._failing)
+
+    @staticmethod
+    def wanted(policy: Policy) -> bool:
         """True where some rule or ceiling of a policy looks at a field that only a look-up tells."""
         return bool(policy.fields() & {*SLURMS, "group"})
 

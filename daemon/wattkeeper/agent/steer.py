@@ -9,9 +9,10 @@ from dataclasses import replace
 from wattkeeper.agent.state import Gpu, State
 from wattkeeper.agent.tally import Tally
 from wattkeeper.core.arbitrate import arbitrate
+from wattkeeper.core.edges import is_stale, wait_s
 from wattkeeper.core.plan import plan, same_limit
 from wattkeeper.core.resolve import resolve, resolve_idle
-from wattkeeper.model import Action, Conditions, GpuReading, GpuUuid, Target
+from wattkeeper.model import Action, Conditions, Decision, GpuReading, GpuUuid, JobKey, Target
 from wattkeeper.privileged.errors import DeviceError, Kind
 from wattkeeper.protocols import Actuator, Clock
 from wattkeeper.units import Milliwatts, format_power
@@ -37,26 +38,37 @@ class Steersman:
 
     def _decide(self, gpu: Gpu) -> Target:
         state, uuid = self._state, gpu.info.uuid
-        conditions = Conditions(self._clock.wall(), state.node, observe=state.settings.mode == "observe")
+        observe = state.settings.mode == "observe"
+        conditions = Conditions(self._clock.wall(), state.node, observe=observe, zone=state.zone)
         context = state.context(gpu)
         holders = state.holders(uuid)
-        grounds = (holders, context, conditions.observe, conditions.node, state.policy)
-        if gpu.target is not None and gpu.grounds == grounds and not _is_due(gpu.target, conditions.now_at):
+        grounds = (holders, context, observe, conditions.node, conditions.zone, state.policy)
+        same = gpu.target is not None and gpu.grounds == grounds
+        if gpu.target is not None and same and not _is_stale(gpu, gpu.target, conditions.now_at):
             return gpu.target
         decisions = [resolve(h.job, context, state.policy, conditions) for h in holders]
         target = arbitrate(decisions or [resolve_idle(context, state.policy, conditions)], context, state.policy)
         if gpu.target is None or gpu.target.limit_mw != target.limit_mw:
-            gpu.confirmed_mw = None
-        gpu.target, gpu.grounds = target, grounds
+            gpu.confirmed_mw, gpu.timed = None, same
+        gpu.target, gpu.grounds, gpu.decided_at = target, grounds, conditions.now_at
         for holding, decision in zip(holders, target.decisions, strict=False):
-            job = state.jobs.get(holding.job.key)
-            if job is None:
-                continue
-            if job.decisions.get(uuid) != decision or job.caps_mw.get(uuid) != target.limit_mw:
-                state.unnoted.add(holding.job.key)
-            job.decisions[uuid] = decision
-            job.caps_mw[uuid] = target.limit_mw
+            self._note(holding.job.key, decision, target)
         return target
+
+    def _note(self, key: JobKey, decision: Decision, target: Target) -> None:
+        """With the job; what is new of it, the ledger hears of with the next change."""
+        job, uuid = self._state.jobs.get(key), target.gpu
+        if job is None:
+            return
+        if job.decisions.get(uuid) != decision or job.caps_mw.get(uuid) != target.limit_mw:
+            self._state.unnoted.add(key)
+        job.decisions[uuid] = decision
+        job.caps_mw[uuid] = target.limit_mw
+
+    def changes_in_s(self, most_s: float) -> float:
+        """How long until a decision may change by time alone, at most ``most_s`` seconds."""
+        changes = [d.next_change for gpu in self._state.gpus.values() if gpu.target for d in gpu.target.decisions]
+        return wait_s(changes, self._clock.wall(), most_s) if any(changes) else most_s
 
     def wanted(self, targets: Sequence[Target], *, starting: bool = False) -> tuple[Action, ...]:
         """The writes that targets call for, on the GPUs that are the agent's to write now.
@@ -105,9 +117,12 @@ class Steersman:
             gpu = self._state.gpus[action.gpu]
             gpu.applying, gpu.writing_mw = gpu.applying + 1, action.new_mw
         for part in ([a for a in actions if a.lowers], [a for a in actions if not a.lowers]):
-            causes = ["drift" if action.gpu in drifted else cause for action in part]
+            causes = ["drift" if action.gpu in drifted else self._cause(action.gpu, cause) for action in part]
             done &= all(await asyncio.gather(*map(self._write, part, causes)))
         return done
+
+    def _cause(self, uuid: GpuUuid, otherwise: str) -> str:
+        return "schedule" if self._state.gpus[uuid].timed else otherwise
 
     async def settle(self, targets: Sequence[Target]) -> None:
         """Note ownership where no write is needed: take GPUs whose limit is right already, give idle ones back."""
@@ -216,6 +231,6 @@ def _ahead(gpu: Gpu, wanted_mw: Milliwatts | None) -> GpuReading | None:
     return replace(gpu.reading, requested_mw=gpu.writing_mw)
 
 
-def _is_due(target: Target, now_at: float) -> bool:
-    """True where a decision said that it would change by now."""
-    return any(d.next_change is not None and d.next_change <= now_at for d in target.decisions)
+def _is_stale(gpu: Gpu, target: Target, now_at: float) -> bool:
+    """True where a decision said nothing of this time."""
+    return any(is_stale(gpu.decided_at, d.next_change, now_at) for d in target.decisions)

@@ -7,7 +7,7 @@ from wattkeeper.core.drift import Cause, Reaction
 from wattkeeper.model import Gap
 from wattkeeper.snapshot import APPLY_BUCKETS_S, Counters, Histogram
 
-CAUSES = ("start", "end", "drift", "retry", "recovery", "reload")
+CAUSES = ("start", "end", "drift", "retry", "recovery", "reload", "schedule", "lookup")
 """Why a limit is written: the ``cause`` label of ``cap_writes_total``."""
 
 

@@ -74,7 +74,7 @@ METRICS = Shape(
         "textfile": Key(or_nothing(_PATH), "Also write the metrics to this file, for node_exporter"),
         "job_labels": Key(
             or_nothing(JOB_LABELS),
-            "full: series of jobs tell user and account to all who reach the port; id; none; null: full where it guards",
+            "full: series of jobs tell user and account to all who reach the port; id; none; null: full if it guards",
         ),
         "grace": Key(GRACE, "For how long the series of a finished job stay: 5m"),
     }
