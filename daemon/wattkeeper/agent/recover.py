@@ -1,5 +1,6 @@
 """Coming back: bind the GPUs, take up what was kept, drain the spool, look at what runs."""
 
+import asyncio
 import logging
 from collections.abc import Mapping, Sequence
 
@@ -21,6 +22,7 @@ from wattkeeper.units import Millijoules
 log = logging.getLogger("wattkeeper.recovery")
 
 BIND_DEADLINE_S = 5.0
+BOOK_DEADLINE_S = 1.0
 
 
 async def bind(
@@ -45,7 +47,8 @@ async def bind(
         log.error("%s", trouble)
         state.alarms[f"gres{number}"] = trouble
     for info in managed:
-        state.gpus[info.uuid] = await _gpu(info, actuator, kept, state.gpus.get(info.uuid))
+        state.gpus[info.uuid] = _gpu(info, kept, state.gpus.get(info.uuid))
+    await asyncio.gather(*(ask_book(state.gpus[info.uuid], actuator, BOOK_DEADLINE_S) for info in managed))
 
 
 def _included(info: GpuInfo, settings: Settings) -> bool:
@@ -54,7 +57,7 @@ def _included(info: GpuInfo, settings: Settings) -> bool:
     return (include is None or bool(names & set(include))) and not names & set(settings.gpus.exclude)
 
 
-async def _gpu(info: GpuInfo, actuator: Actuator, kept: Kept, known: Gpu | None) -> Gpu:
+def _gpu(info: GpuInfo, kept: Kept, known: Gpu | None) -> Gpu:
     gpu = known or Gpu(info)
     gpu.info = info
     if known is None:
@@ -62,7 +65,6 @@ async def _gpu(info: GpuInfo, actuator: Actuator, kept: Kept, known: Gpu | None)
         gpu.idle_mj = kept.idle_mj.get(info.uuid, Millijoules(0))
         gpu.unattributed_mj = kept.unattributed_mj.get(info.uuid, Millijoules(0))
         gpu.hold = kept.holds.get(info.uuid)
-    await ask_book(gpu, actuator, BIND_DEADLINE_S)
     return gpu
 
 

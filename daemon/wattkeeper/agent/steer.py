@@ -3,7 +3,6 @@
 import asyncio
 import logging
 from collections.abc import Awaitable, Collection, Iterable, Sequence
-from contextlib import suppress
 from dataclasses import replace
 
 from wattkeeper.agent.state import Gpu, State
@@ -20,7 +19,6 @@ from wattkeeper.units import Milliwatts, format_power
 log = logging.getLogger("wattkeeper.caps")
 
 WRITE_DEADLINE_S = 1.4
-PROBE_DEADLINE_S = 0.25
 
 
 class Steersman:
@@ -97,15 +95,12 @@ class Steersman:
 
     async def learn(self, gpus: Iterable[Gpu], deadline_s: float) -> None:
         """Ask once more about GPUs of which nobody could say whether they are ours."""
-        untold = [ask_book(gpu, self._actuator, deadline_s) for gpu in gpus if not gpu.told]
+        untold = [ask_book(gpu, self._actuator, deadline_s) for gpu in gpus if self._can_be_asked(gpu)]
         if untold:
             await asyncio.gather(*untold)
 
-    async def probe(self) -> None:
-        """Ask the actuator for something, so that it is known whether it is there. Never raises."""
-        for gpu in list(self._state.gpus.values())[:1]:
-            with suppress(DeviceError):
-                await self._actuator.baseline(gpu.info.uuid, PROBE_DEADLINE_S)
+    def _can_be_asked(self, gpu: Gpu) -> bool:
+        return not gpu.told and not self._actuator.stalled(gpu.info.uuid)
 
     async def apply(self, actions: Sequence[Action], cause: str, drifted: Collection[GpuUuid] = frozenset()) -> bool:
         """Write: all lowerings at once, then all raises. True where every limit reads back as wanted.

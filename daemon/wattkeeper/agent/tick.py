@@ -24,6 +24,7 @@ class Ticker:
         self._state = parts.state
         self._steersman = parts.steersman
         self._observer = parts.observer
+        self._actuator = parts.actuator
         self._ledger = parts.ledger
         self._clock = parts.clock
         self._tally = parts.tally
@@ -38,13 +39,17 @@ class Ticker:
             readings = await self._observer.read(self._state.gpus)
             await self._charge(readings)
             targets = self._steersman.decide(self._state.gpus)
-            calm = [t for t in targets if not self._state.gpus[t.gpu].applying and t.gpu in readings]
+            calm = [t for t in targets if t.gpu in readings and self._is_calm(self._state.gpus[t.gpu])]
             drifted = {t.gpu for t in calm if self._drifted(self._state.gpus[t.gpu], before[t.gpu])}
             left = {uuid for uuid in drifted if self._state.gpus[uuid].left_mw is not None}
             actions = self._steersman.wanted([t for t in calm if t.gpu not in left])
         await self._steersman.apply(actions, cause, drifted)
         await self._steersman.settle(calm)
         self._forget_jobs()
+
+    def _is_calm(self, gpu: Gpu) -> bool:
+        """True where no write is under way, or stuck: whoever would wait for that would keep the next tick waiting."""
+        return not gpu.applying and not self._actuator.stalled(gpu.info.uuid)
 
     async def _charge(self, readings: dict[GpuUuid, GpuReading]) -> None:
         after = {uuid: self._state.owners(uuid) for uuid in readings}

@@ -145,15 +145,16 @@ class Agent:
             )
         )
 
-    def _thread_of(self, device: str) -> DeviceThread:
-        if device not in self._threads:
+    def _thread_of(self, device: str, name: str = "") -> DeviceThread:
+        name = name or device
+        if name not in self._threads:
             late = partial(self._loop.call_soon_threadsafe, self._wake.set)
-            self._threads[device] = DeviceThread(device, on_late=lambda: _quietly(late))
-        return self._threads[device]
+            self._threads[name] = DeviceThread(device, on_late=lambda: _quietly(late))
+        return self._threads[name]
 
     def _thread_to(self, device: str) -> DeviceThread:
         """For what the actuator is asked of a device: while that hangs the device is still read."""
-        return self._thread_of(f"to {device}")
+        return self._thread_of(device, f"to {device}")
 
     async def _open_lookups(self, tell: Callable[[JobFacts], None]) -> Lookups:
         asked = self._state.settings.slurm
@@ -218,7 +219,7 @@ class Agent:
                     await self._rebind()
                 elif self._root.beside and self._clock.mono() >= next_rebind:
                     next_rebind = self._clock.mono() + REBIND_S
-                    await self._steersman.probe()
+                    await self._actuator.probe(partial(self._root.evidence_of, os.getpid()))
                 await recover.drain(self._spool, self._events)
                 await self._ticker.tick()
                 self._publish()

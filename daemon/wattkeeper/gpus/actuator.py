@@ -1,5 +1,6 @@
 """The way from the loop to what sets limits: in a thread for each device, here or in the actuator's process."""
 
+import asyncio
 import json
 import socket
 import threading
@@ -63,6 +64,19 @@ class ThreadedActuator:
     async def baseline(self, uuid: str, deadline_s: float) -> tuple[int | None, bool]:
         """The saved baseline in milliwatts or None, and whether the GPU is ours. Raises DeviceError (STATE)."""
         return await self._run(uuid, "load_baseline", partial(self._limits.baseline, uuid), deadline_s)
+
+    def stalled(self, gpu: str) -> bool:
+        """True while a call about this device is out past its deadline."""
+        return self._thread_of(gpu).stalled
+
+    async def probe(self, ask: Callable[[], object]) -> None:
+        """Learn whether it is there, by a question that no device is needed for and that ends by itself."""
+        try:
+            await asyncio.to_thread(ask)
+        except OSError as error:
+            self.gone = str(error)
+        else:
+            self.gone = None
 
     async def _run(self, uuid: str, what: str, call: Callable[[], T], deadline_s: float) -> T:
         try:

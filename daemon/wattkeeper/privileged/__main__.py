@@ -1,9 +1,9 @@
 """``python -m wattkeeper.privileged``: the actuator, the one part of Wattkeeper that is root. Of no use by hand."""
 
 import argparse
+import ctypes
 import os
 import pwd
-import signal
 import socket
 import sys
 import threading
@@ -18,6 +18,9 @@ from wattkeeper.privileged.server import Server, say
 WAKE_S = 5.0
 """How often it says that it lives, when nobody asks; a quarter of what its unit allows (WatchdogSec=)."""
 
+M_ARENA_MAX = -8
+"""mallopt(3): one heap for all threads. What each would keep of its own is more than all the rest."""
+
 
 def main() -> None:
     words = argparse.ArgumentParser(prog="python -m wattkeeper.privileged", description=__doc__)
@@ -31,8 +34,9 @@ def main() -> None:
     limits = Limits(Nvml(given.library), Baselines(given.run_dir / "baseline", boot_id), given.most)
     listener = given_socket()
     listener.settimeout(WAKE_S)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # limits stay as they are
     threading.stack_size(256 * 1024)
+    with suppress(AttributeError):  # another C library than glibc
+        ctypes.CDLL(None).mallopt(M_ARENA_MAX, 1)
     tell_systemd("READY=1")
     say(f"ready: for uid {uid}, limits up to the {given.most}")
     Server(limits, {0, uid}, say).serve(listener, lambda: tell_systemd("WATCHDOG=1"))
@@ -46,12 +50,11 @@ def given_socket() -> socket.socket:
 
 
 def tell_systemd(text: str) -> None:
-    """sd_notify(3), where systemd asked to be told."""
+    """sd_notify(3), where systemd asked to be told: else there is no such address."""
     address = os.environ.get("NOTIFY_SOCKET", "")
-    if address:
-        with suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as channel:
-            channel.connect("\0" + address[1:] if address.startswith("@") else address)
-            channel.send(text.encode())
+    with suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as channel:
+        channel.connect("\0" + address[1:] if address.startswith("@") else address)
+        channel.send(text.encode())
 
 
 if __name__ == "__main__":

@@ -12,14 +12,12 @@ VARIABLES = frozenset({
     "SLURM_CLUSTER_NAME", "SLURM_JOB_ID", "SLURM_JOB_UID", "SLURM_JOB_USER", "SLURM_JOB_ACCOUNT", "SLURM_JOB_PARTITION",
     "SLURM_JOB_NUM_NODES", "SLURM_JOB_GPUS", "SLURM_STEP_GPUS", "SLURM_RESTART_COUNT", "SLURM_JOB_RESTART_COUNT",
 })  # fmt: skip
-MOST_BYTES = 1 << 20
+MOST_BYTES = 96 * 1024
 MOST_OF_ONE = 256
 """Of an environment so much is read, and of a variable so many bytes are told."""
 
-
-_TOLD = re.compile(
-    rb"(?:\A|\0)(%s)=([^\0]{0,%d})" % (b"|".join(name.encode() for name in sorted(VARIABLES)), MOST_OF_ONE)
-)
+_NAMES = b"|".join(name.removeprefix("SLURM_").encode() for name in sorted(VARIABLES))
+_TOLD = re.compile(rb"\0(SLURM_(?:%s))=([^\0]{0,%d})" % (_NAMES, MOST_OF_ONE))  # fast: begins with what it looks for
 _REAL_UID = re.compile(rb"^Uid:\t(\d+)\t", re.MULTILINE)
 
 
@@ -32,12 +30,10 @@ def evidence_of(pid: int, proc: Path = Path("/proc")) -> dict[str, str]:
     inside = partial(os.open, dir_fd=folder)
     try:
         with open("environ", "rb", opener=inside) as file:
-            raw = file.read(MOST_BYTES)
+            raw = b"\0" + file.read(MOST_BYTES)
         with open("status", "rb", opener=inside) as file:
-            uid = _REAL_UID.search(file.read())
+            uid = _REAL_UID.findall(file.read())[0]
     finally:
         os.close(folder)
-    if uid is None:
-        raise OSError(f"{proc}/{pid}/status says nothing of its user")
     told = {found[1].decode(): found[2].decode(errors="replace") for found in _TOLD.finditer(raw)}
-    return {**told, "SLURM_JOB_UID": uid[1].decode()}
+    return {**told, "SLURM_JOB_UID": uid.decode()}

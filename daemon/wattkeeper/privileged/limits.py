@@ -48,10 +48,6 @@ class Limits:
         """The saved baseline in milliwatts or None, and whether the GPU is ours. Raises DeviceError (STATE)."""
         return self._baselines.load_mw(uuid), self._baselines.owned(uuid)
 
-    def require(self, uuid: str) -> None:
-        """Raises DeviceError where there is no such device."""
-        self._nvml.afresh(partial(self._nvml.handle, uuid))
-
     def _baseline(self, uuid: str) -> int:
         known = self._baselines.load_mw(uuid)
         return known if known is not None else self._baselines.save_mw(uuid, self._nvml.requested_mw(uuid))
@@ -65,13 +61,11 @@ class Limits:
 
     def _set(self, uuid: str, limit_mw: int) -> int:
         self._refuse_outside(uuid, limit_mw)
-        self._refuse_above(uuid, limit_mw)
         self._take(uuid)
         return self._write(uuid, limit_mw)
 
     def _give(self, uuid: str, limit_mw: int) -> int:
         self._refuse_outside(uuid, limit_mw)
-        self._refuse_above(uuid, limit_mw)
         with suppress(DeviceError):  # a file that nobody can read is in nobody's way, and stays what it is
             self._baseline(uuid)
         read_mw = self._write(uuid, limit_mw)
@@ -80,19 +74,12 @@ class Limits:
 
     def _refuse_outside(self, uuid: str, limit_mw: int) -> None:
         low, high = self._nvml.range_mw(uuid)
+        if self._most != "range" and low <= limit_mw <= high:
+            default_mw = self._nvml.default_mw(uuid) if self._most == "default" else 0
+            high = min(high, max(self._baseline(uuid), default_mw))
         if not low <= limit_mw <= high:
             tried = f"{limit_mw / 1000:g} W is outside of {low / 1000:g} to {high / 1000:g} W"
-            raise DeviceError(Kind.INVALID, uuid, tried)
-
-    def _refuse_above(self, uuid: str, limit_mw: int) -> None:
-        if self._most == "range":
-            return
-        most_mw = self._baseline(uuid)
-        if self._most == "default":
-            most_mw = max(most_mw, self._nvml.default_mw(uuid))
-        if limit_mw > most_mw:
-            tried = f"{limit_mw / 1000:g} W is above its {self._most} of {most_mw / 1000:g} W"
-            raise DeviceError(Kind.INVALID, uuid, tried, "start the actuator with --most default or --most range")
+            raise DeviceError(Kind.INVALID, uuid, tried, f"the most that is set is its {self._most} (--most)")
 
     def _write(self, uuid: str, limit_mw: int) -> int:
         self._nvml.write_limit(uuid, limit_mw)

@@ -47,8 +47,6 @@ class Nvml:
 
         Raises DeviceError (NO_DRIVER) where there is none.
         """
-        if self._open and not self._stale:
-            return
         with self._lock:
             if self._open and not self._stale:
                 return
@@ -57,9 +55,8 @@ class Nvml:
                 try:
                     ctypes.CDLL(self._library)  # pynvml asks for the SONAME and is given the one already loaded
                 except OSError as error:
-                    raise DeviceError(
-                        Kind.NO_DRIVER, "NVML", f"{self._library}: {error}", "mend gpus.library"
-                    ) from None
+                    tried = f"{self._library}: {error}"
+                    raise DeviceError(Kind.NO_DRIVER, "NVML", tried, "mend gpus.library") from None
             self.call("NVML", "initialise", pynvml.nvmlInit)
             self._open, self._stale = True, False
             self._times_opened += 1
@@ -93,8 +90,7 @@ class Nvml:
         """NVML's handle of a device. Raises DeviceError, also where the device's own name is not quite that one."""
         self.open()
         if uuid not in self._handles:
-            find = lambda: pynvml.nvmlDeviceGetHandleByUUID(uuid)  # noqa: E731
-            handle = self.call(uuid, "find the device", find)
+            handle = self.call(uuid, "find the device", lambda: pynvml.nvmlDeviceGetHandleByUUID(uuid))
             if self.call(uuid, "read its name", lambda: pynvml.nvmlDeviceGetUUID(handle)) != uuid:
                 raise DeviceError(Kind.INVALID, uuid, "the device calls itself otherwise")
             self._handles[uuid] = handle
@@ -113,33 +109,31 @@ class Nvml:
 
         Where the driver has no such field the management limit stands for it: it too answers what was set.
         """
-        handle = self.handle(uuid)
-        ask = lambda: pynvml.nvmlDeviceGetFieldValues(handle, [REQUESTED_LIMIT_FIELD])  # noqa: E731
         try:
-            (answer,) = self.call(uuid, "read fields", ask)
+            (answer,) = self._ask(uuid, "read fields", pynvml.nvmlDeviceGetFieldValues, [REQUESTED_LIMIT_FIELD])
             if answer.nvmlReturn == pynvml.NVML_SUCCESS:
                 return int(answer.value.uiVal)
         except DeviceError as error:
             if error.kind is not Kind.UNSUPPORTED:
                 raise
-        return int(self.call(uuid, "read the limit", lambda: pynvml.nvmlDeviceGetPowerManagementLimit(handle)))
+        return int(self._ask(uuid, "read the limit", pynvml.nvmlDeviceGetPowerManagementLimit))
 
     def range_mw(self, uuid: str) -> tuple[int, int]:
         """The lowest and highest limit the device takes, in milliwatts; asked once. Raises DeviceError."""
         if uuid not in self._ranges_mw:
-            handle = self.handle(uuid)
-            ask = lambda: pynvml.nvmlDeviceGetPowerManagementLimitConstraints(handle)  # noqa: E731
-            self._ranges_mw[uuid] = tuple(self.call(uuid, "read its range", ask))
+            low, high = self._ask(uuid, "read its range", pynvml.nvmlDeviceGetPowerManagementLimitConstraints)
+            self._ranges_mw[uuid] = low, high
         return self._ranges_mw[uuid]
 
     def default_mw(self, uuid: str) -> int:
         """The limit that the device comes with, in milliwatts. Raises DeviceError."""
-        handle = self.handle(uuid)
-        ask = lambda: pynvml.nvmlDeviceGetPowerManagementDefaultLimit(handle)  # noqa: E731
-        return int(self.call(uuid, "read its default limit", ask))
+        return int(self._ask(uuid, "read its default limit", pynvml.nvmlDeviceGetPowerManagementDefaultLimit))
 
     def write_limit(self, uuid: str, limit_mw: int) -> None:
         """Set the requested limit in milliwatts. Raises DeviceError; says nothing of whether it took."""
+        tried = f"set its limit to {limit_mw / 1000:g} W"
+        self._ask(uuid, tried, pynvml.nvmlDeviceSetPowerManagementLimit, limit_mw)
+
+    def _ask(self, uuid: str, tried: str, function: Callable[..., Any], *words: Any) -> Any:
         handle = self.handle(uuid)
-        write = lambda: pynvml.nvmlDeviceSetPowerManagementLimit(handle, limit_mw)  # noqa: E731
-        self.call(uuid, f"set its limit to {limit_mw / 1000:g} W", write)
+        return self.call(uuid, tried, lambda: function(handle, *words))
