@@ -63,6 +63,9 @@ class Agent:
             os.chown(path, AGENT_UID, AGENT_UID)
         self.files.state_dir.chmod(0o700)
         self.files.notify_socket.chmod(0o666)
+        for folder in (self.files.root, *self.files.root.parents):
+            if not folder.stat().st_mode & 0o001:  # a folder of mkdtemp's, say
+                folder.chmod(folder.stat().st_mode & 0o7777 | 0o011)
 
     def wait_ready(self, bound_s: float = START_BOUND_S) -> float:
         """Waits for READY=1. Raises LabError with the agent's log where it ended or stayed silent."""
