@@ -1,12 +1,12 @@
 # Every target sets up what it needs; see .ci/setup.
 .DEFAULT_GOAL := help
-.PHONY: help setup test check demo bench fuzz chaos lab lab-down plots fmt clean
+.PHONY: help setup test check demo bench fuzz fuzz-input chaos lab lab-down plots fmt clean
 
 PYTHON_BIN := .venv/bin
 SHELL_SCRIPTS := $(wildcard deploy/slurm/*.d/* deploy/slurm/*.sh) .ci/run .ci/setup
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-11s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 
 setup: ## installs what tests and lab need (as root on Debian) and makes .venv
 	@.ci/setup test
@@ -31,7 +31,11 @@ bench: setup ## the numbers to hold, measured; fails beyond them
 fuzz: setup ## damaged state files against the simulator under sanitizers; N= how many, ARGS='--seed S' again
 	$(PYTHON_BIN)/python -m tests.hostile $(or $(N),20000) $(ARGS)
 
-chaos: setup ## kills the agent at every named place while jobs come and go; N= how often, ARGS='--seed S' again
+fuzz-input: setup ## bytes at all that reads what others write; T= targets, S= seconds for each
+	$(PYTHON_BIN)/python -m pip install -q --group fuzz || echo 'fuzz-input: without atheris, by chance'
+	$(PYTHON_BIN)/python -m tests.fuzz $(T) --seconds $(or $(S),60) $(ARGS)
+
+chaos: setup ## kills agent and actuator at every named place while jobs come and go; N= how often, ARGS='--seed S' again
 	$(PYTHON_BIN)/python -m tests.chaos --kills $(or $(N),1000) $(ARGS)
 
 lab: setup ## brings up a real Slurm cluster with an agent on every node, and says how to use it

@@ -56,6 +56,13 @@ class Workload:
         else:
             self._end(tell)
 
+    def wrong_limits(self) -> dict[int, int]:
+        """In watts, by minor number: what GPUs are set to that have not what their job, or nobody, is to have."""
+        right = dict.fromkeys(range(GPUS), self._node.baseline_w)
+        right |= {minor: run.job.cap_w for run in self._running for minor in run.job.minors}
+        limits = {gpu.minor: gpu.requested_mw // 1000 for gpu in self._node.simulation.show().gpus}
+        return {minor: limit_w for minor, limit_w in limits.items() if limit_w != right[minor]}
+
     def _draw_size(self) -> int:
         return self._chance.choice((1, 1, 1, 1, 1, 1, 2, 2, 4, GPUS))
 

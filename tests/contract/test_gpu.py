@@ -34,7 +34,7 @@ from wattkeeper.units import Milliwatts
 
 Fault = Literal["refuses", "ignores", "lost", "hangs", "cannot save"]
 DEADLINE_S = 10.0
-SOON_S = 0.1
+SOON_S = 0.25
 SAMPLE_S = 0.4
 """Longer than the driver takes for a new sample of use."""
 

@@ -3,6 +3,7 @@
 import json
 import os
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 from tests.e2e.agents import TICK_S, hook_environment, limits, post, set_behind, start_afresh
 from tests.lab import Lab, Node, wait_until
 from tests.lab.processes import program
+from tests.lab.spec import REPO
 
 NOBODY = 65534
 CANNOT_CONNECT = 7  # curl's exit code
@@ -107,7 +109,112 @@ def test_metrics_name_no_users(node: Node) -> None:
     assert not any(word in page for word in ("user1000", "secret", 'user="nobody"'))
 
 
-def test_run_dir_keeps_the_spool_and_baselines_to_root(node: Node) -> None:
-    modes = {name: (node.files.run_dir / name).stat().st_mode & 0o777 for name in ("spool", "baseline")}
-    assert modes == {"spool": 0o700, "baseline": 0o700}
-    assert node.files.run_dir.stat().st_mode & 0o777 == 0o755
+def test_run_dir_keeps_the_spool_and_baselines_to_their_owners(node: Node) -> None:
+    """The spool is the agent's to read as well (wattkeeper.tmpfiles.conf), the baselines are root's alone."""
+    modes = {name: (node.files.run_dir / name).stat().st_mode & 0o777 for name in ("spool", "baseline", "lock")}
+    assert {name: mode & 0o007 for name, mode in modes.items()} == {"spool": 0, "baseline": 0, "lock": 0}
+    assert modes["baseline"] == 0o700
+    assert node.files.run_dir.stat().st_mode & 0o1002 == 0o1000
+
+
+TRY_ALL = """
+import os, signal, sys
+user, run_dir, state_dir, policies, settings = int(sys.argv[1]), *sys.argv[2:6]
+pids, got = [int(pid) for pid in sys.argv[6:]], []
+os.setgroups([])
+os.setresgid(user, user, user)
+os.setresuid(user, user, user)
+def may(what, call, *words):
+    try:
+        call(*words)
+    except OSError:
+        return
+    got.append(what)
+def write(path, flags=os.O_WRONLY):
+    os.close(os.open(path, flags))
+for pid in pids:
+    for number in signal.valid_signals():
+        may(f"signal {number} to {pid}", os.kill, pid, number)
+    for name in ("environ", "mem", "fd/", "cwd/"):
+        may(f"look into {name}", os.listdir if name[-1] == "/" else open, f"/proc/{pid}/{name}")
+for folder in (run_dir, state_dir, policies, f"{run_dir}/spool", f"{run_dir}/baseline"):
+    may(f"make a file in {folder}", write, f"{folder}/7-1.prolog", os.O_CREAT | os.O_WRONLY)
+    may(f"make a link in {folder}", os.symlink, "/etc/passwd", f"{folder}/link")
+    may(f"rename {folder}", os.rename, folder, f"{folder}.old")
+    may(f"open {folder} to all", os.chmod, folder, 0o777)
+for folder in (state_dir, f"{run_dir}/spool", f"{run_dir}/baseline"):
+    may(f"list {folder}", os.listdir, folder)
+for file in (f"{run_dir}/lock", f"{state_dir}/state.db", settings, f"{policies}/50-lab.yaml"):
+    may(f"write {file}", write, file)
+    may(f"remove {file}", os.unlink, file)
+    may(f"open {file} to all", os.chmod, file, 0o666)
+for name in ("events.sock", "read.sock", "actuator.sock"):
+    may(f"remove {name}", os.unlink, f"{run_dir}/{name}")
+may("read the ledger", open, f"{state_dir}/state.db")
+may("hold the lock", write, f"{run_dir}/lock", os.O_RDONLY)
+print(got)
+"""
+
+
+def test_no_file_and_no_signal_is_another_users(node: Node) -> None:
+    files, agent = node.files, node.agent
+    words = (NOBODY, files.run_dir, files.state_dir, files.policies, files.settings, agent.pid, agent.actuator.pid)
+    done = subprocess.run(
+        [sys.executable, "-I", "-S", "-c", TRY_ALL, *map(str, words)], capture_output=True, text=True, timeout=30
+    )
+    assert done.stdout == "[]\n", done.stdout + done.stderr
+    assert limits(node) == {0: 250, 1: 350, 2: 700, 3: 700}
+    set_behind(node, 0, 500)
+    wait_until(lambda: limits(node)[0] == 250, TICK_S + 1, "nobody holds the GPU", note=False)
+
+
+def test_the_way_to_the_actuator_is_closed_to_others(node: Node) -> None:
+    path = node.agent.actuator.socket
+    for mode, told in ((0o600, False), (0o666, True)):
+        path.chmod(mode)
+        for uuid in (gpu.uuid for gpu in node.gpus().values()):
+            question = json.dumps({"do": "set_limit", "gpu": uuid, "mw": 200_000})
+            done = subprocess.run(
+                [sys.executable, "-I", "-S", "-c", ASK, str(path), question, str(NOBODY)],
+                capture_output=True, text=True,
+            )  # fmt: skip
+            assert done.stdout in (("b''\n", "gone\n") if told else ("gone\n",)), done.stdout + done.stderr
+        lines = [line for line in node.agent.actuator.daemon.text().splitlines() if "refused" in line]
+        assert [f"uid {NOBODY} may not ask" in line for line in lines] == [True] * told
+    assert limits(node) == {0: 250, 1: 350, 2: 700, 3: 700}
+
+
+ASK = """
+import os, socket, sys
+os.setgroups([])
+os.setresgid(*[int(sys.argv[3])] * 3)
+os.setresuid(*[int(sys.argv[3])] * 3)
+try:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as client:
+        client.connect(sys.argv[1])
+        client.send(sys.argv[2].encode())
+        print(client.recv(1000))
+except OSError:
+    print("gone")
+"""
+
+
+def test_no_variable_of_another_users_makes_a_command_do_more(node: Node) -> None:
+    """Root's own commands aside, whatever a user sets: the sockets and the files are closed to them."""
+    path = node.agent.files.root / "elsewhere"
+    path.mkdir(mode=0o777, exist_ok=True)
+    path.chmod(0o777)
+    hostile = {"WATTKEEPER_RUN_DIR": str(path), "WATTKEEPER_FAILPOINT": "event.applied", "PYTHONPATH": str(path)}
+    hostile |= {"NOTIFY_SOCKET": str(node.files.notify_socket), "LISTEN_FDS": "1", "LD_PRELOAD": "/nowhere.so"}
+    before = node.agent.pid
+    for event in ("prolog", "epilog"):
+        done = subprocess.run(
+            [str(REPO / "deploy" / "slurm" / f"{event}.d" / "50-wattkeeper")],
+            env={**os.environ, **hostile, "WATTKEEPER_RUN_DIR": str(node.files.run_dir), "SLURM_JOB_ID": "9",
+                 "SLURM_JOB_UID": "0", "SLURM_JOB_GPUS": "0,1,2,3", "SLURM_JOB_COMMENT": "power=min"},
+            capture_output=True, text=True, user=NOBODY, group=NOBODY, extra_groups=[], timeout=30,
+        )  # fmt: skip
+        assert done.returncode == 0
+    assert limits(node) == {0: 250, 1: 350, 2: 700, 3: 700}
+    assert not node.spooled()
+    assert node.agent.alive and node.agent.pid == before

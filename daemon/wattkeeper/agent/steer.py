@@ -20,6 +20,9 @@ log = logging.getLogger("wattkeeper.caps")
 
 WRITE_DEADLINE_S = 1.4
 
+MAYBE_DONE = (Kind.TIMEOUT, Kind.NO_ACTUATOR)
+"""No answer is not a no: the call may be done yet, when the job it was for is long gone."""
+
 
 class Steersman:
     """Turns the state's holdings into limits on the devices, and tells the state what came of it."""
@@ -154,6 +157,7 @@ class Steersman:
             gpu.ours = True
         except DeviceError as error:
             self._failed(gpu, error)
+            gpu.ours |= error.kind in MAYBE_DONE and gpu.saved_mw is not None
 
     async def _write(self, action: Action, cause: str) -> bool:
         gpu = self._state.gpus[action.gpu]
@@ -167,6 +171,9 @@ class Steersman:
             if error.kind is Kind.REPLACED:
                 return True  # a newer target is on its way
             self._failed(gpu, error)
+            if error.kind in MAYBE_DONE and not backs_off:
+                gpu.ours = True
+                gpu.saved_mw = gpu.saved_mw if gpu.saved_mw is not None else action.old_mw
             return False
         finally:
             gpu.applying -= 1

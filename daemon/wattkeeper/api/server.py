@@ -19,6 +19,7 @@ from wattkeeper.api import present
 from wattkeeper.api.bind import bind_private, peer_uid
 from wattkeeper.api.line import usage_line
 from wattkeeper.api.past import past_json
+from wattkeeper.api.request_log import RequestLog
 from wattkeeper.api.turns import Turns
 from wattkeeper.errors import StoreError, WattkeeperError
 from wattkeeper.protocols import JobRecord
@@ -93,7 +94,8 @@ class Server:
             await runner.cleanup()
 
     async def _runner(self, application: web.Application) -> web.AppRunner:
-        runner = web.AppRunner(application, access_log=None, shutdown_timeout=2.0)
+        own_log = RequestLog(log, self._sparing)
+        runner = web.AppRunner(application, access_log=None, logger=own_log, shutdown_timeout=2.0)
         await runner.setup()
         self._runners.append(runner)
         return runner

@@ -16,6 +16,7 @@ from typing import cast
 from aiohttp import hdrs, web
 
 from wattkeeper.api.bind import bind_tcp, bind_unix, peer_uid
+from wattkeeper.api.request_log import RequestLog
 from wattkeeper.api.turns import Turns
 from wattkeeper.api.web_auth import Passwords, credentials_in
 from wattkeeper.api.web_client import USUAL, Client, Limits, Room
@@ -60,7 +61,12 @@ class MetricsSite:
         application.router.add_get("/metrics", self._metrics)
         application.router.add_get("/", _index)
         self._runner = web.AppRunner(
-            application, access_log=None, shutdown_timeout=1.0, keepalive_timeout=3600.0, handler_cancellation=True
+            application,
+            access_log=None,
+            logger=RequestLog(log, self._sparing),
+            shutdown_timeout=1.0,
+            keepalive_timeout=3600.0,
+            handler_cancellation=True,
         )
 
     @property
