@@ -39,9 +39,10 @@ class Gpu:
     ``saved_mw``: the baseline saved in ``run_dir``; ``free_mw``: the limit last seen while no job held the GPU and
     we had not written it. ``grounds``: what the target was decided on, and ``decided_at`` for when: while they stay,
     and until it said that it would change, so does it. ``timed``: time alone has moved the target. ``applying`` counts
-    writes under way, of which ``writing_mw`` is the newest. ``left_mw``: a foreign limit that was reported and is
-    being left. ``read_error`` stands until the GPU is read again, ``error`` until it is written. ``use``: how much each
-    holder has used it, and in the interval that ended at which monotonic time.
+    writes under way, of which ``writing_mw`` is the newest; ``written_mono``: when the last ended. ``left_mw``: a
+    foreign limit that was reported and is being left. ``read_error`` stands until the GPU is read again, ``error``
+    until it is written. ``use``: how much each holder has used it, and in the interval that ended at which monotonic
+    time.
     """
 
     info: GpuInfo
@@ -65,6 +66,7 @@ class Gpu:
     read_error: str | None = None
     error: str | None = None
     applying: int = 0
+    written_mono: float = 0.0
     writing_mw: Milliwatts | None = None
 
 

@@ -87,7 +87,7 @@ class Steersman:
                 if not gpu.ours or baseline is None:
                     continue
                 mine.append(replace(target, limit_mw=baseline, observe=False))
-            elif gpu.ours or starting or target.limit_mw != baseline:
+            elif gpu.ours or gpu.applying or starting or target.limit_mw != baseline:
                 mine.append(target)
         gpus = {target.gpu: self._state.gpus[target.gpu] for target in mine}
         limits = {target.gpu: target.limit_mw for target in mine}
@@ -178,6 +178,7 @@ class Steersman:
         finally:
             gpu.applying -= 1
             gpu.writing_mw = gpu.writing_mw if gpu.applying else None
+            gpu.written_mono = self._clock.mono()
         gpu.ours = not backs_off
         gpu.error = None
         gpu.saved_mw = gpu.saved_mw if gpu.saved_mw is not None else action.old_mw
