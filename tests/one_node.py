@@ -97,9 +97,10 @@ class OneNode:
         policy: Policy | None = None,
         gpus: FakeGpus | None = None,
         writer: type[AtOnce] = AtOnce,
+        clock: HandClock | None = None,
     ) -> None:
-        """``gpus``: those of ``infos``, where they are to behave otherwise than fakes do."""
-        self.clock = HandClock()
+        """``gpus``: those of ``infos``, where they are to behave otherwise than fakes do. ``clock`` likewise."""
+        self.clock = clock or HandClock()
         self.gpus = gpus or FakeGpus(*infos)
         self._policy = policy or Policy()
         self.store = MemoryStore()

@@ -71,8 +71,17 @@ class EventHandler:
     async def _handle(self, kind: EventKind, event: HookEvent, when: Moment | None) -> Answer:
         moment = when or Moment(self._clock.wall(), self._clock.mono())
         job = self._on_this_node(event.job)
-        if kind is EventKind.PROLOG and event.gpus:
-            job = await self._inquirer.complete(job, PATIENCE_S if when is None else 0.0)
+        if kind is not EventKind.PROLOG or not event.gpus:
+            return await self._carry(kind, event, job, moment, when)
+        job = await self._inquirer.complete(job, PATIENCE_S if when is None else 0.0)
+        try:
+            return await self._carry(kind, event, job, moment, when)
+        finally:
+            self._inquirer.end_unless_held(job.key)
+
+    async def _carry(
+        self, kind: EventKind, event: HookEvent, job: JobFacts, moment: Moment, when: Moment | None
+    ) -> Answer:
         async with self._deciding:
             if kind is EventKind.PROLOG:
                 try:
@@ -92,6 +101,7 @@ class EventHandler:
             targets = self._steersman.decide(affected)
             if transition.verdict is Verdict.STARTED:
                 self._started(job, transition)
+                self._inquirer.follow_up(job)
         starting = kind is EventKind.PROLOG and transition.verdict is not Verdict.LATE
         actions = self._steersman.wanted(targets, starting=starting)
         applied = await self._steersman.apply(actions, "start" if starting else "end")

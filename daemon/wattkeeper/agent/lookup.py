@@ -8,7 +8,7 @@ the job has ended, and ``tell`` gets the facts as they then are.
 import asyncio
 import logging
 import zlib
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import replace
 
 from wattkeeper.agent.tally import Tally
@@ -19,7 +19,8 @@ from wattkeeper.system.groups import Groups
 
 log = logging.getLogger("wattkeeper.lookup")
 
-PATIENCE_S = 0.2
+PATIENCE_S = 0.18
+"""Of the 200 ms by which look-ups may delay a Prolog; the rest is for the work on what did not come."""
 NODES_PER_S = 50
 """How many of a job's nodes ask slurmctld in a second; they take their slots by hash."""
 AT_ONCE = 4
@@ -67,14 +68,16 @@ class Lookups:
         self._running: dict[tuple[JobKey, str], asyncio.Task[JobFacts]] = {}
         self._at_once = asyncio.Semaphore(AT_ONCE)
         self._failing: set[str] = set()
+        self._up: dict[str, bool] = {}
         for name, _ in sources:
             for outcome in OUTCOMES:
                 tally.slurm_lookups[name, outcome] += 0
 
     @property
-    def failing(self) -> frozenset[str]:
-        """The sources that did not answer when they were last asked."""
-        return frozenset(self._failing)
+    def up(self) -> Mapping[str, bool]:
+        """Whether ``slurm`` and ``groups`` answered when they were last asked. One that did not is left out when
+        nobody waits for it any more: it may have come back since."""
+        return dict(self._up)
 
     @staticmethod
     def wanted(policy: Policy) -> bool:
@@ -91,7 +94,7 @@ class Lookups:
         lacking = missing(job, policy)
         tasks = set[asyncio.Task[JobFacts]]()
         if "group" in lacking:
-            tasks.add(self._task(job, "group", self._find_groups))
+            tasks.add(self._task(job, "groups", self._find_groups))
         if lacking & SLURMS and self._sources:  # without any (`lookup: off`) it stays unknown
             tasks.add(self._task(job, "slurm", self._find_fields))
         if not tasks:
@@ -103,12 +106,19 @@ class Lookups:
             job = job if task.cancelled() else merge(job, task.result())
         return job
 
+    def is_asking(self, key: JobKey) -> bool:
+        """True while something is being looked up for this run."""
+        tasks = (self._running.get((key, which)) for which in ("slurm", "groups"))
+        return any(task is not None and not task.done() for task in tasks)
+
     def end(self, key: JobKey) -> None:
         """The job has ended: what is still looked up for it interests nobody."""
-        for which in ("group", "slurm"):
+        for which in ("slurm", "groups"):
             task = self._running.pop((key, which), None)
             if task is not None:
                 task.cancel()
+            if not self._up.get(which, True) and not any(name == which for _, name in self._running):
+                del self._up[which]
 
     async def close(self) -> None:
         """End every look-up, and close the sources."""
@@ -133,6 +143,7 @@ class Lookups:
         pause_s = FIRST_PAUSE_S
         while True:
             groups = await self._groups.look_up(job.uid, GROUPS_S)
+            self._up["groups"] = groups is not UNKNOWN
             if groups is not UNKNOWN:
                 self._well("groups")
                 return replace(job, groups=groups)
@@ -159,11 +170,13 @@ class Lookups:
                 _check(job, looked, name)
             except LookupFailedError as error:
                 self._tally.slurm_lookups[name, error.kind] += 1
+                self._up["slurm"] = error.kind is LookupProblem.NOT_FOUND
                 self._ill(name, str(error))
                 if error.kind not in {LookupProblem.REFUSED, LookupProblem.WRONG}:
                     return None  # another source would wait for the same slurmctld
             else:
                 self._tally.slurm_lookups[name, "ok"] += 1
+                self._up["slurm"] = True
                 self._well(name)
                 return looked
         return None

@@ -286,8 +286,9 @@ class Agent:
         self._state.sources["ledger"] = _WELL if self._ledger.alarm is None else _UNWELL
         if self._root.beside:
             self._state.sources["actuator"] = _WELL if self._actuator.gone is None else _UNWELL
-        if self._inquirer.opened:
-            self._state.sources["slurm"] = _WELL if self._inquirer.trouble is None else _UNWELL
+        for name in ("slurm", "groups"):
+            self._state.sources.pop(name, None)
+        self._state.sources |= {name: _WELL if up else _UNWELL for name, up in self._inquirer.up.items()}
         alarms = {
             "ledger": self._ledger.alarm,
             "web_config": self._site.alarm,

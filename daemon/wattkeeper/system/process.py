@@ -42,5 +42,8 @@ async def run(command: Sequence[str], deadline_s: float, environment: Mapping[st
         os.killpg(process.pid, signal.SIGKILL)
         await process.wait()
         return Finished(None, "", f"{command[0]}: no answer in {deadline_s:g} s", late=True)
+    except asyncio.CancelledError:
+        os.killpg(process.pid, signal.SIGKILL)  # nobody waits for it any more
+        raise
     text, said = output.decode(errors="replace"), complaint.decode(errors="replace").strip()
     return Finished(process.returncode, text, said, output)
