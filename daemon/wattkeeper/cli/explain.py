@@ -124,6 +124,8 @@ def _explain_job(job_id: int, as_json: bool, run_dir: Path | None) -> None:
             click.echo(f"  {shown(name)}: not known yet, and may change this")
         if group.gpu.get("alone_w") is not None:
             click.echo(f"  conflict: alone on this GPU the job would have {watts_shown(group.gpu['alone_w'])}")
+        if group.gpu.get("until"):
+            click.echo(f"  stands until {shown(group.gpu['until'])} at least, as far as time goes")
         click.echo(f"  applied: {got(group)}")
 
 
@@ -215,7 +217,7 @@ def _print(target: "Target", gpu: "GpuContext", conditions: "Conditions", as_jso
         click.echo(f"  {step}")
     for name in sorted(decision.pending):
         click.echo(f"  {name}: not known, and may change this")
-    applied = "limit left alone" if target.limit_mw is None else format_power(target.limit_mw)
-    click.echo(f"  applied: {applied}{' (observed only: nothing is written)' if target.observe else ''}")
     if until is not None:
         click.echo(f"  stands until {written(until, conditions.zone)} at least, as far as time goes")
+    applied = "limit left alone" if target.limit_mw is None else format_power(target.limit_mw)
+    click.echo(f"  applied: {applied}{' (observed only: nothing is written)' if target.observe else ''}")

@@ -109,7 +109,7 @@ def alike(gpus: Sequence[Mapping[str, Any]]) -> list[Group]:
     for gpu in sorted(gpus, key=lambda gpu: int(gpu["gpu"])):
         same = {
             name: gpu.get(name)
-            for name in ("model", "cap_w", "outcome", "asked", "rule", "observe", "steps", "alone_w")
+            for name in ("model", "cap_w", "outcome", "asked", "rule", "observe", "steps", "alone_w", "until")
         }
         groups.setdefault(json.dumps(same, sort_keys=True), []).append(gpu)
     return [Group(tuple(int(gpu["gpu"]) for gpu in found), found[0]) for found in groups.values()]

@@ -125,6 +125,8 @@ def _why(gpu: Mapping[str, Any], now_at: float) -> str:
         )
     if not parts or not gpu["hold"]:
         parts.append(shown(gpu["why"]))
+        if gpu.get("until"):
+            parts.append(f"until {shown(gpu['until'])} at least")
     return "; ".join(part for part in parts if part != NOTHING) or NOTHING
 
 
