@@ -55,7 +55,8 @@ METRICS_TAIL = """
 | metric | label | values |
 | --- | --- | --- |
 | `agent_info` | `mode` | `enforce`, `observe` |
-| `cap_writes_total` | `cause` | `start`, `end`: a job's; `drift`: a repair; `recovery`; `reload`; `retry` |
+| `cap_writes_total` | `cause` | `start`, `end`: a job's; `drift`: a repair; `schedule`: time alone; \
+`lookup`: a late answer about a job; `recovery`; `reload`; `retry` |
 | `cap_write_errors_total` | `error` | `permission`, `unsupported`, `invalid`, `lost`, `no_driver`, `timeout`, \
 `not_taken`, `state`, `no_actuator`: nobody answers who may set limits; `again` |
 | `hook_events_total` | `event` | `prolog`, `epilog` |
@@ -71,7 +72,8 @@ counter that could not be read; `restart`: the counter began anew; `jump`: it mo
 | `drift_total` | `cause` | `writer`: another program; `reset`: driver reload or GPU reset |
 | `drift_total` | `outcome` | `repaired`, `reported`, `yielded` |
 | `source_up` | `source` | `nvml`; `ledger`: 0 while it cannot be written and the agent goes on in memory; \
-`actuator`: 0 while nobody answers who may set limits (absent with `run --single`) |
+`actuator`: 0 while nobody answers who may set limits (absent with `run --single`); `slurm`, `groups`: 0 while a job \
+waits for an answer of Slurm or of the user database (absent where no policy needs one, or nobody was asked) |
 
 ## Questions they answer
 
