@@ -166,8 +166,11 @@ def test_trouble_is_told_while_somebody_waits(node: AskingNode) -> None:
     node.fail(1, LookupProblem.NOT_FOUND)
     assert dict(node.inquirer.up) == {"slurm": True}
     node.advance(4)
-    node.fail(1, LookupProblem.REFUSED)
-    node.epilog(1)
+    node.tell(1)
+    node.prolog(3, "1")
+    node.fail(3, LookupProblem.REFUSED)
+    assert dict(node.inquirer.up) == {"slurm": False}
+    node.epilog(3)
     assert (dict(node.inquirer.up), node.inquirer.trouble) == ({}, None)
     node.prolog(2, "0")
     node.tell(2)

@@ -117,7 +117,8 @@ class Lookups:
             task = self._running.pop((key, which), None)
             if task is not None:
                 task.cancel()
-            if not self._up.get(which, True) and not any(name == which for _, name in self._running):
+            waiting = any(name == which and not other.done() for (_, name), other in self._running.items())
+            if not waiting and not self._up.get(which, True):
                 del self._up[which]
 
     async def close(self) -> None:
