@@ -135,7 +135,7 @@ class Killer:
         """One life of the actuator beside an agent, and what comes after it: hooks that find the agent alone."""
         agent, actuator = self._node.agent, self._node.agent.actuator
         actuator.kill()
-        often = self._chance.randint(1, 40 if name.startswith("server.") else 3)
+        often = self._chance.randint(1, 15 if name.startswith("server.") else 3)
         actuator.start(**{VARIABLE: f"{name}:{often}"})
         agent.start(wait=False)
         left = self._until_dead(actuator.daemon, events - 1)

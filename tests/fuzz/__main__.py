@@ -6,6 +6,7 @@ What made a target fail is kept in a file that is named; `--again FILE TARGET` t
 
 import argparse
 import importlib.util
+import os
 import random
 import shutil
 import subprocess
@@ -44,7 +45,7 @@ def _apart(name: str, seconds: int, seed: int) -> int:
     print(f"fuzz {name}: {seconds} s by {by}, seed {seed}", flush=True)
     folder = Path(tempfile.mkdtemp(prefix=f"wk-fuzz-{name}-"))
     here = [sys.executable, "-m", "tests.fuzz", name, f"--here={folder}", f"--seconds={seconds}", f"--seed={seed}"]
-    status = subprocess.run(here, check=False).returncode
+    status = subprocess.run(here, env={**os.environ, "TMPDIR": str(folder)}, check=False).returncode
     kept = sorted(folder.glob("crash*")) + sorted(folder.glob("timeout*"))
     print(f"fuzz {name}: {'found nothing' if status == 0 else f'FAILED: status {status}, {kept}'}", flush=True)
     if status == 0:
