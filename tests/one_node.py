@@ -1,14 +1,16 @@
 """The agent's own parts on GPUs in memory, at a time that tests move: no loop, no threads of devices, no files."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import cast
 
 from tests.fakes import FakeGpus
 from wattkeeper.agent import recover
 from wattkeeper.agent.events import Answer, EventHandler
+from wattkeeper.agent.inquire import Inquirer
 from wattkeeper.agent.ledger import LedgerWriter
+from wattkeeper.agent.lookup import Lookups
 from wattkeeper.agent.observe import Observer
 from wattkeeper.agent.parts import Parts
 from wattkeeper.agent.state import State
@@ -20,13 +22,14 @@ from wattkeeper.config.settings import Settings
 from wattkeeper.core.holdings import Moment
 from wattkeeper.core.policy import Policy
 from wattkeeper.ledger.memory import MemoryStore
-from wattkeeper.model import GpuInfo, GpuReading, GpuUuid, Sharing
+from wattkeeper.model import GpuInfo, GpuReading, GpuUuid, JobFacts, Sharing
 from wattkeeper.privileged.evidence import evidence_of
 from wattkeeper.protocols import Change, Store
 from wattkeeper.slurm.gres import GresGpu
 from wattkeeper.slurm.hook_event import EventKind
 from wattkeeper.slurm.processes import Processes
 from wattkeeper.snapshot import Snapshot
+from wattkeeper.system.groups import Groups
 from wattkeeper.units import Millijoules, Milliwatts
 
 WALL = 1_790_000_000.0
@@ -91,10 +94,15 @@ class OneNode:
         *infos: GpuInfo,
         processes: Processes | None = None,
         gres: tuple[GresGpu, ...] | None = None,
+        policy: Policy | None = None,
+        gpus: FakeGpus | None = None,
         writer: type[AtOnce] = AtOnce,
+        clock: HandClock | None = None,
     ) -> None:
-        self.clock = HandClock()
-        self.gpus = FakeGpus(*infos)
+        """``gpus``: those of ``infos``, where they are to behave otherwise than fakes do. ``clock`` likewise."""
+        self.clock = clock or HandClock()
+        self.gpus = gpus or FakeGpus(*infos)
+        self._policy = policy or Policy()
         self.store = MemoryStore()
         self.changes: list[Change] = []
         self._processes = processes
@@ -107,7 +115,7 @@ class OneNode:
     def start(self) -> None:
         """An agent that knows what the store kept; what another knew is gone."""
         self.tally = Tally()
-        self.state = State(Settings(), Policy(), "node1", boot_id=self.clock.boot_id())
+        self.state = State(Settings(), self._policy, "node1", boot_id=self.clock.boot_id())
         ledger = cast(LedgerWriter, self._writer(self.store, self.changes))
         observer = Observer(self.state, self.gpus, self.clock, self._processes or Processes(evidence_of))
         steersman = Steersman(self.state, self.gpus, self.clock, self.tally)
@@ -115,7 +123,10 @@ class OneNode:
             self.state, self.clock, self.tally, self.gpus, ledger, observer, steersman, deciding=asyncio.Lock()
         )
         self.parts = parts
-        self._events, self._ticker = EventHandler(parts), Ticker(parts)
+        self._events, self._ticker = (
+            EventHandler(parts, Inquirer(parts, self._nobody_to_ask, lambda: None)),
+            Ticker(parts),
+        )
         kept = self.store.load()
 
         async def come_back() -> None:
@@ -126,6 +137,9 @@ class OneNode:
                 self.tally.expect(gpu.info.minor)
 
         asyncio.run(come_back())
+
+    async def _nobody_to_ask(self, _: Callable[[JobFacts], None]) -> Lookups:
+        return Lookups([], Groups(self.clock, lambda _: frozenset()), self.clock, self.tally, lambda _: None, 1.0)
 
     def tick(self) -> None:
         self._stamp()
@@ -142,10 +156,17 @@ class OneNode:
         """An event, a second after whatever came before it, or (``when``) out of the spool."""
         self.go_on(1)
         self._stamp()
-        known = {"SLURM_JOB_ID": str(job_id), "SLURM_JOB_UID": "1000", "SLURM_CLUSTER_NAME": "c"}
-        pairs = {**known, **environment}.items()
-        raw = b"".join(f"{name}={value}\0".encode(errors="surrogatepass") for name, value in pairs)
-        return asyncio.run(self._events.handle(kind, raw, when))
+        return asyncio.run(self._events.handle(kind, _raw(job_id, environment), when))
+
+    def post_at_once(self, *events: tuple[EventKind, int, Mapping[str, str]]) -> list[Answer]:
+        """Several events, none of which waits for another's answer."""
+        self.go_on(1)
+        self._stamp()
+
+        async def all_of_them() -> list[Answer]:
+            return await asyncio.gather(*(self._events.handle(k, _raw(job, env), None) for k, job, env in events))
+
+        return asyncio.run(all_of_them())
 
     def go_on(self, seconds: float, **gained_mj: int) -> None:
         """Time passes, and counters gain: ``GPU_0=5`` means 5 mJ on ``GPU-0``."""
@@ -179,6 +200,12 @@ class OneNode:
         for gpu in self.gpus.gpus.values():
             reading: GpuReading = gpu.reading
             gpu.reading = replace(reading, at_mono=self.clock.mono(), at=self.clock.wall())
+
+
+def _raw(job_id: int, environment: Mapping[str, str]) -> bytes:
+    known = {"SLURM_JOB_ID": str(job_id), "SLURM_JOB_UID": "1000", "SLURM_CLUSTER_NAME": "c"}
+    pairs = {**known, **environment}.items()
+    return b"".join(f"{name}={value}\0".encode(errors="surrogatepass") for name, value in pairs)
 
 
 def gpu(minor: int, **more: object) -> GpuInfo:

@@ -126,6 +126,7 @@ def snapshot() -> Snapshot:
             requests={"granted": 2, "clamped": 1},
             drift={(1, "writer", "yielded"): 1},
             energy_gaps={(1, "outage"): 2, (2, "restart"): 1},
+            slurm_lookups={("scontrol", "ok"): 3, ("scontrol", "not_found"): 0},
             apply_seconds={"prolog": Histogram((0, 0, 1, 2, 2, 3, 3, 3, 3, 3), 3, 0.1875)},
         ),
         policy=PolicyState("0123abcd", True, NOW - 3600),

@@ -7,6 +7,7 @@ never zero. ``UNKNOWN`` means *not yet known*: a look-up may still tell.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, tzinfo
 from enum import Enum, StrEnum
 from typing import Final, NewType
 
@@ -51,7 +52,10 @@ class JobKey:
 
 @dataclass(frozen=True, slots=True)
 class JobFacts:
-    """What is known of a job on this node. ``gpus`` counts this node's GPUs of the job."""
+    """What is known of a job on this node. ``gpus`` counts this node's GPUs of the job.
+
+    ``groups``: the owner's by the node's user database, never those the job was started with (``newgrp``, ``--gid``).
+    """
 
     key: JobKey
     uid: int
@@ -67,6 +71,7 @@ class JobFacts:
     gpus: int = 0
     node: str = ""
     het_job_id: int | None = None
+    groups: frozenset[str] | Unknown = UNKNOWN
 
 
 class Sharing(StrEnum):
@@ -141,11 +146,15 @@ class GpuContext:
 
 @dataclass(frozen=True, slots=True)
 class Conditions:
-    """What a decision may depend on besides the job and the GPU: the time, later temperatures and budgets."""
+    """What a decision may depend on besides the job and the GPU: the time, later temperatures and budgets.
+
+    ``zone``: in which the site's schedules are meant that name none of their own.
+    """
 
     now_at: float
     node: str = ""
     observe: bool = False  # settings say `mode: observe`
+    zone: tzinfo = UTC
 
 
 class Outcome(StrEnum):
@@ -208,7 +217,11 @@ class Decision:
 
     ``rule_cap_mw`` is the cap without the request and ``cap_mw`` with it; both None where the baseline is needed
     and not known. ``asked``: the user's words, escaped and safe to print as they are; None where nothing was asked.
-    ``steps`` is the one text that ``explain``, ``status``, the user's message and the log print.
+    ``steps`` is the one text that ``explain``, ``status``, the user's message and the log print. ``next_change``: the
+    Unix time up to which it stands, as far as time goes; it may stand for longer. None: time has no part in it.
+
+    Of a GPU that several jobs hold: ``alone_mw`` is what it would have were this job its only holder, where that is
+    another limit than it has (else None); ``void``: the request was good, and does not count because of the others.
     """
 
     gpu: GpuUuid
@@ -224,6 +237,8 @@ class Decision:
     observe: bool = False
     pending: frozenset[str] = frozenset()
     next_change: float | None = None
+    alone_mw: Milliwatts | None = None
+    void: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,6 +253,11 @@ class Target:
     limit_mw: Milliwatts | None
     decisions: tuple[Decision, ...]
     observe: bool = False
+
+    @property
+    def conflicts(self) -> int:
+        """How many holders would have another limit, were they alone on the GPU."""
+        return sum(decision.alone_mw is not None for decision in self.decisions)
 
     @property
     def why(self) -> str:

@@ -2,9 +2,12 @@
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import Protocol
 
+from wattkeeper.errors import WattkeeperError
 from wattkeeper.model import (
+    UNKNOWN,
     Account,
     Charges,
     GpuInfo,
@@ -13,6 +16,7 @@ from wattkeeper.model import (
     Holding,
     JobFacts,
     JobKey,
+    JobText,
     Outcome,
     Usage,
     Watermark,
@@ -80,6 +84,49 @@ class RunningJobs(Protocol):
 
     async def running(self) -> Mapping[int, Mapping[str, str]] | None:
         """By job id, the environment of each job with a process here; None where it cannot be told."""
+        ...
+
+
+class LookupProblem(StrEnum):
+    """Why a look-up told nothing."""
+
+    TIMEOUT = "timeout"  # no answer by the deadline
+    REFUSED = "refused"  # Slurm, or the program that asks it, said no
+    WRONG = "wrong"  # an answer that cannot be believed: of another job, or garbage
+    NOT_FOUND = "not_found"  # Slurm knows no such job
+
+
+class LookupFailedError(WattkeeperError):
+    """A look-up told nothing. The text names who was asked, for which job, and what came back."""
+
+    def __init__(self, kind: LookupProblem, text: str) -> None:
+        super().__init__(text)
+        self.kind = kind
+
+
+@dataclass(frozen=True, slots=True)
+class Looked:
+    """What Slurm says of a job, beside what the hook told. UNKNOWN: this source does not tell, or not safely."""
+
+    job_id: int
+    uid: int
+    qos: JobText = UNKNOWN
+    job_name: JobText = UNKNOWN
+    account: JobText = UNKNOWN
+
+
+class JobLookup(Protocol):
+    """Asks Slurm about one job."""
+
+    async def look_up(self, job_id: int, deadline_s: float) -> Looked:
+        """What slurmctld says of a job, within ``deadline_s`` seconds. Raises LookupFailedError.
+
+        No text that a user chose (job name, comment) can pass for another field.
+        """
+        ...
+
+    async def close(self) -> None:
+        """End what it started."""
         ...
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, tzinfo
 
 from wattkeeper.model import Account, Decision, GpuInfo, GpuReading, GpuUuid, JobFacts, JobKey, Target, Usage
 from wattkeeper.units import Millijoules, Milliwatts
@@ -106,6 +107,7 @@ class Counters:
     requests: Mapping[str, int] = field(default_factory=dict)  # outcome
     drift: Mapping[tuple[int, str, str], int] = field(default_factory=dict)  # gpu, cause, outcome
     energy_gaps: Mapping[tuple[int, str], int] = field(default_factory=dict)  # gpu, cause
+    slurm_lookups: Mapping[tuple[str, str], int] = field(default_factory=dict)  # source, outcome
     apply_seconds: Mapping[str, Histogram] = field(default_factory=dict)  # event
 
 
@@ -129,7 +131,10 @@ class SourceState:
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """Everything there is to show. ``mode`` is enforce or observe; ``alarms`` are standing troubles in words."""
+    """Everything there is to show. ``mode`` is enforce or observe; ``alarms`` are standing troubles in words.
+
+    ``zone``: in which times are told to people.
+    """
 
     at: float
     at_mono: float
@@ -145,3 +150,4 @@ class Snapshot:
     policy: PolicyState = PolicyState("", True, 0.0)
     sources: Mapping[str, SourceState] = field(default_factory=dict)
     alarms: tuple[str, ...] = ()
+    zone: tzinfo = UTC

@@ -20,6 +20,8 @@ def printable(text: str, limit: int = 200) -> str:
     points become ``\\xNN``, ``\\uNNNN`` or ``\\UNNNNNNNN``; a backslash is doubled, so that what was escaped cannot
     be forged. What is too long ends in ``…``. Never raises, and looks at no more than ``limit`` + 1 characters.
     """
+    if len(text) <= limit and text.isascii() and text.isprintable() and "\\" not in text:
+        return text  # as nearly all are
     parts: list[str] = []
     length = 0
     for char in text[: limit + 1]:

@@ -15,9 +15,9 @@ BasisPoints = NewType("BasisPoints", int)
 """Hundredths of a percent: 70 % is 7000."""
 
 _POWER_SCALE = {"mw": 1, "w": 1_000, "": 1_000, "kw": 1_000_000}
-_POWER = re.compile(r"(?P<number>[0-9]{1,9}(?:\.[0-9]{1,6})?)\s?(?P<unit>[km]?w|)", re.IGNORECASE | re.ASCII)
-_PERCENT = re.compile(r"(?P<number>[0-9]{1,4}(?:\.[0-9]{1,2})?)\s?%", re.ASCII)
-_DURATION = re.compile(r"(?P<number>[0-9]{1,9}(?:\.[0-9]{1,3})?)(?P<unit>ms|s|m|h|d)", re.ASCII)
+POWER = re.compile(r"(?P<number>[0-9]{1,9}(?:\.[0-9]{1,6})?)\s?(?P<unit>[km]?w|)", re.IGNORECASE | re.ASCII)
+PERCENT = re.compile(r"(?P<number>[0-9]{1,4}(?:\.[0-9]{1,2})?)\s?%", re.ASCII)
+DURATION = re.compile(r"(?P<number>[0-9]{1,9}(?:\.[0-9]{1,3})?)(?P<unit>ms|s|m|h|d)", re.ASCII)
 _DURATION_SCALE = {"ms": Decimal("0.001"), "s": Decimal(1), "m": Decimal(60), "h": Decimal(3600), "d": Decimal(86400)}
 
 
@@ -26,7 +26,7 @@ def parse_power(text: str) -> Milliwatts | None:
 
     Units are read in any case, and zero watts is not a power limit.
     """
-    found = _POWER.fullmatch(text.strip())
+    found = POWER.fullmatch(text.strip())
     if found is None:
         return None
     exact = Decimal(found["number"]) * _POWER_SCALE[found["unit"].lower()]
@@ -35,7 +35,7 @@ def parse_power(text: str) -> Milliwatts | None:
 
 def parse_percent(text: str) -> BasisPoints | None:
     """``70%`` or ``66.67%`` as basis points; None where it is nothing of the kind, or is 0 %."""
-    found = _PERCENT.fullmatch(text.strip())
+    found = PERCENT.fullmatch(text.strip())
     if found is None:
         return None
     points = int(Decimal(found["number"]) * 100)
@@ -44,7 +44,7 @@ def parse_percent(text: str) -> BasisPoints | None:
 
 def parse_duration(text: str) -> float | None:
     """``500ms``, ``5s``, ``10m``, ``2h`` or ``1d`` in seconds; None where it is nothing of the kind."""
-    found = _DURATION.fullmatch(text.strip())
+    found = DURATION.fullmatch(text.strip())
     if found is None:
         return None
     return float(Decimal(found["number"]) * _DURATION_SCALE[found["unit"]])

@@ -9,7 +9,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from tests.bench import accuracy, calls, energy, latency, mending, storage, upkeep
+from tests.bench import accuracy, calls, energy, latency, mending, rules, storage, upkeep
 from tests.bench.node import GPUS, BenchNode
 from tests.bench.peers.beside import NodeExporter
 from tests.bench.results import Row, exit_status
@@ -50,7 +50,7 @@ def measure(root: Path, chance: random.Random) -> list[Row]:
         rows += [mending.measure_drift(driver, jobs["driver"], chance), kills]
         rows += [energy.measure(node) for node in nodes]
         rows += accuracy.measure(root, chance)
-        return [*rows, *storage.measure(root, chance), *calls.measure(root), RPCS]
+        return [*rows, *storage.measure(root, chance), *calls.measure(root), *rules.measure(root), RPCS]
     finally:
         for node in nodes:
             node.close()

@@ -7,7 +7,7 @@ import re
 import shlex
 import socket
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,10 @@ def user() -> str:
     return pwd.getpwuid(os.getuid()).pw_name
 
 
-def slurm_conf(files: Files, spec: LabSpec, ctld_port: int, slurmd_ports: list[int]) -> str:
+def slurm_conf(
+    files: Files, spec: LabSpec, ctld_port: int, slurmd_ports: list[int], accounting: Mapping[str, str] | None = None
+) -> str:
+    """`accounting`: lines for a slurmdbd."""
     lines = {
         "ClusterName": "lab",
         "SlurmctldHost": "localhost(127.0.0.1)",
@@ -62,6 +65,7 @@ def slurm_conf(files: Files, spec: LabSpec, ctld_port: int, slurmd_ports: list[i
         "Epilog": f"{files.hooks}/epilog",
         "TaskProlog": f"{files.hooks}/taskprolog",
         "PrologFlags": spec.prolog_flags,
+        **(accounting or {}),
     }
     more = [line for line in spec.slurm_conf if line.partition("=")[0] not in lines]
     lines |= {key: value for key, _, value in (line.partition("=") for line in spec.slurm_conf) if key in lines}

@@ -9,7 +9,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self, TypeVar
 
-from tests.lab import config, slurm
+from tests.lab import config, database, slurm
 from tests.lab.keeper import members
 from tests.lab.node import Node
 from tests.lab.processes import Daemon, Keeper, LabError, environment, free_ports, missing_programs
@@ -28,7 +28,8 @@ class Lab(slurm.Client):
 
     def __init__(self, spec: LabSpec | None = None) -> None:
         self.spec = spec or LabSpec()
-        missing = missing_programs(["prometheus"] if self.spec.prometheus else [])
+        needed = [*(["prometheus"] if self.spec.prometheus else []), *(database.PROGRAMS if self.spec.dbd else [])]
+        missing = missing_programs(needed)
         if missing:
             raise LabError(f"not installed on this machine: {', '.join(missing)}")
         self.files = Files(Path(tempfile.mkdtemp(prefix="wk-", dir="/tmp")).resolve())
@@ -48,10 +49,12 @@ class Lab(slurm.Client):
             folder.mkdir()
         files.out.chmod(0o1777)
         count = len(spec.nodes)
-        ports = free_ports(2 + 2 * count)
-        self._ctld_port, prometheus_port = ports[:2]
-        slurmd_ports, metrics_ports = ports[2 : 2 + count], ports[2 + count :]
-        files.slurm_conf.write_text(config.slurm_conf(files, spec, self._ctld_port, slurmd_ports))
+        ports = free_ports(3 + 2 * count)
+        self._ctld_port, prometheus_port, dbd_port = ports[:3]
+        slurmd_ports, metrics_ports = ports[3 : 3 + count], ports[3 + count :]
+        accounting = database.slurm_conf_lines(files, dbd_port) if spec.dbd else {}
+        files.slurm_conf.write_text(config.slurm_conf(files, spec, self._ctld_port, slurmd_ports, accounting))
+        self.database = database.Database(files, dbd_port) if spec.dbd else None
         (files.etc / "gres.conf").write_text(config.gres_conf(files, spec))
         (files.etc / "plugstack.conf").touch()
         (files.etc / "cgroup.conf").write_text("CgroupPlugin=cgroup/v1\nConstrainDevices=no\n")
@@ -104,6 +107,8 @@ class Lab(slurm.Client):
                 for node in self.nodes.values():
                     node.agent.start(wait=False)
             self._await((self.files.munge / "munge.sock").exists, self.munged, "munged listens")
+            if self.database:
+                self.database.start()
             self.start_slurmctld()  # before the nodes: a slurmd that finds nobody tries again only a second later
             for node in self.nodes.values():
                 node.slurmd.start()
@@ -184,9 +189,10 @@ class Lab(slurm.Client):
 
     def _daemons(self) -> list[Daemon]:
         own = [getattr(self, name, None) for name in ("munged", "slurmctld")]
-        prometheus = getattr(self, "prometheus", None)
+        prometheus, accounts = getattr(self, "prometheus", None), getattr(self, "database", None)
         return [
             *(daemon for daemon in own if daemon),
+            *(accounts.daemons() if accounts else []),
             *(node.slurmd for node in getattr(self, "nodes", {}).values()),
             *([prometheus.daemon] if prometheus else []),
         ]

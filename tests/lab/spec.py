@@ -52,6 +52,8 @@ class LabSpec:
     nodes: tuple[NodeSpec, ...] = (NodeSpec(),)
     agents: bool = True
     prometheus: bool = False
+    dbd: bool = False
+    """With slurmdbd over a MariaDB of the lab's own, so that jobs have accounts and QOS: see database.py."""
     rules: tuple[Path, ...] = ()
     """Files of rules that Prometheus evaluates, at its own interval in place of theirs."""
     policy: str = BASELINE_POLICY

@@ -32,16 +32,20 @@ amounts: st.SearchStrategy[Amount] = (
 )
 _models = st.sampled_from(["*V100*", "*A100*", "*"])
 caps = st.lists(st.tuples(_models, amounts), min_size=1, max_size=2).map(lambda choices: Cap("cap", tuple(choices)))
+ramps = st.sampled_from([0, 600, 6 * 3600])
 _requests = st.builds(Requests, caps, caps, st.sampled_from(["clamp", "deny"]))
 
 
 @st.composite
-def policies(draw: st.DrawFn, whens: st.SearchStrategy[object] = whens.whens) -> Policy:
-    rules = draw(st.lists(st.tuples(whens, caps, st.none() | _requests), max_size=3))
-    ceilings = draw(st.lists(st.tuples(whens, caps), max_size=2))
+def policies(draw: st.DrawFn, whens: st.SearchStrategy[object] = whens.whens, most: int = 3) -> Policy:
+    rules = draw(st.lists(st.tuples(whens, caps, st.none() | _requests), max_size=most))
+    ceilings = draw(st.lists(st.tuples(whens, caps, ramps), max_size=2))
     return Policy(
         rules=tuple(Rule(f"rule{n}", w, c, r, Source("p.yaml", n)) for n, (w, c, r) in enumerate(rules)),  # type: ignore[arg-type]
-        ceilings=tuple(Ceiling(f"ceiling{n}", w, c, Source("p.yaml", 50 + n)) for n, (w, c) in enumerate(ceilings)),  # type: ignore[arg-type]
+        ceilings=tuple(
+            Ceiling(f"ceiling{n}", w, c, Source("p.yaml", 50 + n), ramp)  # type: ignore[arg-type]
+            for n, (w, c, ramp) in enumerate(ceilings)
+        ),
         idle=draw(caps),
         shared_gpus=draw(st.sampled_from(["highest", "lowest"])),
         profiles={"eco": draw(caps)},

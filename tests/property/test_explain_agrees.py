@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +17,17 @@ from wattkeeper.core.arbitrate import arbitrate
 from wattkeeper.core.policy import Policy
 from wattkeeper.core.resolve import resolve
 from wattkeeper.errors import ConfigError
-from wattkeeper.model import Conditions, GpuContext, GpuInfo, GpuUuid, JobFacts, JobKey, StepKind, Target
+from wattkeeper.model import UNKNOWN, Conditions, GpuContext, GpuInfo, GpuUuid, JobFacts, JobKey, StepKind, Target
 from wattkeeper.units import Milliwatts, format_power
 
 MODEL = "Example 4000"
 NAMES = ("alpha", "beta", "gamma")
-FIELDS = ("user", "account", "partition", "reservation")
+FIELDS = ("user", "account", "partition", "reservation", "qos", "job_name", "group")
+LATER = frozenset({"qos", "job_name", "group"})
+"""Fields that are not known where no option names them."""
+NODES = ("n1", "n2", "gpu-a")
+MOMENTS = tuple(datetime(2027, 7, day, hour, 55, tzinfo=UTC) for day in (1, 4) for hour in (9, 11, 17))
+"""A Thursday and a Sunday: before the window of ``_schedules``, in its ramp, and about its end."""
 
 _watts = st.integers(50, 900).map("{}W".format)
 _percents = st.integers(5, 100).map("{}%".format)
@@ -40,10 +46,19 @@ _counts = st.dictionaries(
 )
 
 
+_schedules = st.sampled_from([
+    {"days": "mon-fri", "hours": "12:00-18:00"}, {"cron": "0 12 * * mon-fri", "for": "6h"}, {"months": "dec"},
+    [{"days": "sun"}, {"hours": "09:00-10:00"}],
+])  # fmt: skip
+_none: st.SearchStrategy[dict[str, Any]] = st.just({})
+_times = _none | _schedules.map(lambda schedule: {"schedule": schedule})
+_places = _none | st.sampled_from(["n[1-2]", "gpu*"]).map(lambda node: {"node": node})
+
+
 @st.composite
 def _whens(draw: st.DrawFn) -> dict[str, Any]:
-    when: dict[str, Any] = {**draw(_selectors), **draw(_counts)}
-    negated = draw(st.none() | _selectors)
+    when: dict[str, Any] = {**draw(_selectors), **draw(_counts), **draw(_times), **draw(_places)}
+    negated = {**draw(_none | _selectors), **draw(_times)}
     return {**when, "not": negated} if negated else when
 
 
@@ -65,6 +80,9 @@ def policies(draw: st.DrawFn) -> str:
             outside = draw(st.sampled_from([{}, {"outside": "deny"}]))
             rule["requests"] = {"min": low, "max": high, **outside}
     ceilings = [draw(_entries(f"ceiling{number}")) for number in range(draw(st.integers(0, 2)))]
+    for ceiling in ceilings:
+        if "schedule" in ceiling.get("when", {}):
+            ceiling.update(draw(st.sampled_from([{}, {"ramp": "0"}, {"ramp": "1h"}])))
     eco = {"cap": draw(_watts | _percents)}
     return json.dumps({"version": 1, "profiles": {"eco": eco}, "caps": rules, "ceilings": ceilings}, indent=1)
 
@@ -92,27 +110,35 @@ class Described:
     fields: dict[str, str]
     gpus: int
     num_nodes: int
+    node: str
+    at: datetime
 
     @property
     def facts(self) -> JobFacts:
-        texts: dict[str, Any] = {field: self.fields.get(field) for field in (*FIELDS, "comment")}
+        missing = {field: UNKNOWN if field in LATER else None for field in (*FIELDS, "comment")}
+        texts: dict[str, Any] = {**missing, **self.fields}
+        group = texts.pop("group")
+        groups = UNKNOWN if group is UNKNOWN else frozenset({group})
         key = JobKey("", 1, "r0")
-        return JobFacts(key, 1000, qos=None, job_name=None, gpus=self.gpus, num_nodes=self.num_nodes, **texts)
+        return JobFacts(key, 1000, gpus=self.gpus, num_nodes=self.num_nodes, node=self.node, groups=groups, **texts)
 
     @property
     def options(self) -> list[str]:
         words = [f"--gpus={self.gpus}", f"--num-nodes={self.num_nodes}"]
+        words += [f"--node={self.node}", f"--at={self.at.isoformat()}"]
         return words + [f"--{field.replace('_', '-')}={text}" for field, text in self.fields.items()]
 
 
 @st.composite
 def jobs(draw: st.DrawFn) -> Described:
-    fields = draw(st.dictionaries(st.sampled_from(FIELDS), st.sampled_from(NAMES), max_size=4))
+    fields = draw(st.dictionaries(st.sampled_from(FIELDS), st.sampled_from(NAMES), max_size=7))
     comment = draw(st.sampled_from(COMMENTS))
     return Described(
         fields if comment is None else {**fields, "comment": comment},
         gpus=draw(st.integers(1, 4)),
         num_nodes=draw(st.integers(1, 4)),
+        node=draw(st.sampled_from(NODES)),
+        at=draw(st.sampled_from(MOMENTS)),
     )
 
 
@@ -125,7 +151,8 @@ def read(text: str, name: str = "policy.yaml") -> Policy:
 
 
 def decided(job: Described, gpu: GpuContext, policy: Policy) -> Target:
-    return arbitrate([resolve(job.facts, gpu, policy, Conditions(now_at=0.0))], gpu, policy)
+    conditions = Conditions(now_at=job.at.timestamp(), node=job.node)
+    return arbitrate([resolve(job.facts, gpu, policy, conditions)], gpu, policy)
 
 
 @given(policies(), jobs(), gpus())
@@ -134,7 +161,7 @@ def test_the_last_step_says_what_the_gpu_gets(text: str, job: Described, gpu: Gp
     (decision,) = target.decisions
     assert [step.kind for step in decision.steps] == list(StepKind)
     assert decision.steps[-1].cap_mw == target.limit_mw
-    assert not decision.pending
+    assert decision.pending <= LATER - set(job.fields)
     assert target.limit_mw is not None
     top = gpu.info.max_mw if gpu.exceed_baseline else min(gpu.info.max_mw, gpu.baseline_mw or gpu.info.max_mw)
     assert gpu.info.min_mw <= target.limit_mw <= top
@@ -150,7 +177,7 @@ def test_explain_prints_what_the_agent_would_do(folder: Path, text: str, job: De
     path, settings = folder / "policy.yaml", folder / "settings.yaml"
     target = decided(job, gpu, read(text, str(path)))
     path.write_text(text)
-    settings.write_text(json.dumps({"gpus": {"exceed_baseline": gpu.exceed_baseline}}))
+    settings.write_text(json.dumps({"time_zone": "UTC", "gpus": {"exceed_baseline": gpu.exceed_baseline}}))
     info = gpu.info
     limits = {"default": info.default_mw, "min": info.min_mw, "max": info.max_mw, "baseline": gpu.baseline_mw}
     words = [
@@ -169,3 +196,4 @@ def test_explain_prints_what_the_agent_would_do(folder: Path, text: str, job: De
     ]
     lines = CliRunner().invoke(explain, words).stdout.splitlines()
     assert lines[-1].strip() == f"applied: {format_power(target.limit_mw)}"
+    assert (decision.next_change is not None) == lines[-2].startswith("  stands until")

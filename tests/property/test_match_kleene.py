@@ -3,7 +3,7 @@
 import dataclasses
 
 from hypothesis import given
-from tests.property.whens import CONDITIONS, completions, gpus, jobs, whens
+from tests.property.whens import CONDITIONS, completions, field_of, gpus, jobs, whens
 
 from wattkeeper.core.match import match
 from wattkeeper.core.policy import When
@@ -32,7 +32,7 @@ def test_not_turns_the_value_and_not_not_gives_it_back(when: When, job: JobFacts
 def test_what_is_decided_stays_so_however_the_unknown_turns_out(when: When, job: JobFacts, gpu: GpuInfo) -> None:
     found = match(when, job, gpu, CONDITIONS)
     assert (found.value is None) is bool(found.pending)
-    assert all(getattr(job, name) is UNKNOWN for name in found.pending)
+    assert all(field_of(job, name) is UNKNOWN for name in found.pending)
     if found.value is not None:
         assert all(value(when, job_then, gpu) is found.value for job_then in completions(job, when.fields()))
 

@@ -8,7 +8,7 @@ from tests.property import policies, whens
 
 from wattkeeper.core.arbitrate import arbitrate
 from wattkeeper.core.match import match
-from wattkeeper.core.policy import Cap, Ceiling, Policy, When
+from wattkeeper.core.policy import Ceiling, Policy
 from wattkeeper.core.resolve import resolve, resolve_idle
 from wattkeeper.model import GpuContext, JobFacts, Outcome, Source, StepKind
 
@@ -81,9 +81,23 @@ def test_the_outcome_says_whether_something_was_asked(job: JobFacts, gpu: GpuCon
         assert decision.outcome is not Outcome.NONE
 
 
-@given(policies.jobs(unknown=True), policies.known_contexts, policies.policies(), policies.caps)
-def test_one_ceiling_more_never_gives_more(job: JobFacts, gpu: GpuContext, policy: Policy, cap: Cap) -> None:
-    ceiling = Ceiling("more", When(), cap, Source("p.yaml", 99))
+@given(policies.jobs(unknown=True), policies.contexts, policies.policies(), st.booleans())
+def test_the_same_is_decided_from_the_same(job: JobFacts, gpu: GpuContext, policy: Policy, idle: bool) -> None:
+    again = dataclasses.replace(policy)
+    for _ in range(2):
+        if idle:
+            assert resolve_idle(gpu, policy, CONDITIONS) == resolve_idle(gpu, again, CONDITIONS)
+        else:
+            assert resolve(job, gpu, policy, CONDITIONS) == resolve(job, gpu, again, CONDITIONS)
+
+
+@given(
+    policies.jobs(unknown=True),
+    policies.known_contexts,
+    policies.policies(),
+    st.builds(Ceiling, st.just("more"), whens.whens, policies.caps, st.just(Source("p.yaml", 99)), policies.ramps),
+)
+def test_one_ceiling_more_never_gives_more(job: JobFacts, gpu: GpuContext, policy: Policy, ceiling: Ceiling) -> None:
     more = dataclasses.replace(policy, ceilings=(*policy.ceilings, ceiling))
     before = arbitrate([resolve(job, gpu, policy, CONDITIONS)], gpu, policy).limit_mw
     after = arbitrate([resolve(job, gpu, more, CONDITIONS)], gpu, more).limit_mw

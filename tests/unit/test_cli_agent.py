@@ -183,6 +183,23 @@ GPU 0: H100
     )
 
 
+def test_until_when_a_cap_stands_is_told_and_what_is_applied_comes_last(agent: AgentStub) -> None:
+    timed = {"next_change": 1_798_822_800.0, "until": "18:00 CET"}
+    agent.answers["/v1/jobs/12"] = 200, job(gpus=[job_gpu(0, **timed), job_gpu(1)])
+    assert [line for line in run(agent, "explain", "12").output.splitlines() if "rule" not in line] == [
+        "job 12 of alice on n1",
+        "GPU 0: H100",
+        "  device: 250 W, within the range",
+        "  stands until 18:00 CET at least, as far as time goes",
+        "  applied: 250 W",
+        "GPU 1: H100",
+        "  device: 250 W, within the range",
+        "  applied: 250 W",
+    ]
+    agent.answers["/v1/status"] = 200, status(gpus=[gpu(0, **timed)])
+    assert "; until 18:00 CET at least" in run(agent, "status").output
+
+
 def test_what_users_wrote_cannot_move_the_cursor(agent: AgentStub) -> None:
     agent.answers["/v1/jobs/12"] = 200, job(user="a\x1b[2Jb", asked="x\ny")
     output = run(agent, "job", "12").output

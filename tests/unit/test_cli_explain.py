@@ -103,3 +103,30 @@ def test_a_policy_with_mistakes_tells_them() -> None:
     Path("bad.yaml").write_text("version: 1\nidle: {cap: 1%%}\n")
     result = explain("--policy", "bad.yaml", "--gpu-model", "H100")
     assert "bad.yaml:2" in str(result.exception)
+
+
+def test_what_a_look_up_may_still_tell_is_not_known_unless_it_is_named(tmp_path: Path) -> None:
+    policy = tmp_path / "p.yaml"
+    policy.write_text(
+        "version: 1\ncaps:\n"
+        "  - {name: q, when: {qos: high}, cap: 300W}\n"
+        "  - {name: j, when: {job_name: 'hpl*'}, cap: 400W}\n"
+        "  - {name: g, when: {group: students}, cap: 350W}\n"
+        "  - {name: all, cap: 80%}\n"
+    )
+
+    def rule(*named: str) -> tuple[str, list[str]]:
+        arguments = ["explain", "--policy", str(policy), "--gpu-model", "H100", "--json", *named]
+        printed = json.loads(CliRunner().invoke(cli, arguments).output)
+        return printed["rule"], printed["pending"]
+
+    assert rule() == ("q", ["group", "job_name", "qos"])
+    assert rule("--qos", "high") == ("q", [])
+    assert rule("--qos", "low", "--job-name", "hpl-64") == ("j", [])
+    assert rule("--qos", "low", "--job-name", "x", "--group", "staff", "--group", "students") == ("g", [])
+    assert rule("--qos", "low", "--job-name", "x", "--group", "staff") == ("all", [])
+
+
+def test_models_that_can_be_simulated_are_known_too() -> None:
+    gpu = gpu_context("H200", NO_LIMITS, GpuSettings())
+    assert (gpu.info.model, gpu.info.min_mw, gpu.info.max_mw) == ("NVIDIA H200", 200_000, 700_000)

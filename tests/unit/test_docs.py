@@ -55,7 +55,8 @@ METRICS_TAIL = """
 | metric | label | values |
 | --- | --- | --- |
 | `agent_info` | `mode` | `enforce`, `observe` |
-| `cap_writes_total` | `cause` | `start`, `end`: a job's; `drift`: a repair; `recovery`; `reload`; `retry` |
+| `cap_writes_total` | `cause` | `start`, `end`: a job's; `drift`: a repair; `schedule`: time alone; \
+`lookup`: a late answer about a job; `recovery`; `reload`; `retry` |
 | `cap_write_errors_total` | `error` | `permission`, `unsupported`, `invalid`, `lost`, `no_driver`, `timeout`, \
 `not_taken`, `state`, `no_actuator`: nobody answers who may set limits; `again` |
 | `hook_events_total` | `event` | `prolog`, `epilog` |
@@ -66,10 +67,13 @@ METRICS_TAIL = """
 | `energy_gaps_total` | `cause` | `outage`: other holders at its end than at its beginning, or a card without a \
 counter that could not be read; `restart`: the counter began anew; `jump`: it moved as no GPU can draw |
 | `requests_total` | `outcome` | `none`, `granted`, `clamped`, `denied`, `malformed` |
+| `slurm_lookups_total` | `source` | `pyslurm`; `scontrol` (and `squeue`, where its text settles nothing) |
+| `slurm_lookups_total` | `outcome` | `ok`, `timeout`, `refused`; `wrong`: of another job, or garbage; `not_found` |
 | `drift_total` | `cause` | `writer`: another program; `reset`: driver reload or GPU reset |
 | `drift_total` | `outcome` | `repaired`, `reported`, `yielded` |
 | `source_up` | `source` | `nvml`; `ledger`: 0 while it cannot be written and the agent goes on in memory; \
-`actuator`: 0 while nobody answers who may set limits (absent with `run --single`) |
+`actuator`: 0 while nobody answers who may set limits (absent with `run --single`); `slurm`, `groups`: 0 while a job \
+waits for an answer of Slurm or of the user database (absent where no policy needs one, or nobody was asked) |
 
 ## Questions they answer
 
@@ -82,6 +86,9 @@ wattkeeper_gpu_power_limit_watts - wattkeeper_gpu_power_limit_target_watts > 1
 
 # GPUs that are not capped now: given up to another program, or held by an admin
 wattkeeper_gpu_drift_yielded == 1 or wattkeeper_gpu_held == 1
+
+# GPUs that several jobs hold, of which one at least would have another limit alone
+wattkeeper_gpu_sharing_conflicts > 0
 
 # A policy that could not be read
 wattkeeper_policy_last_reload_successful == 0

@@ -71,3 +71,9 @@ def test_any_bytes_are_an_event_or_one_clear_error(junk: bytes) -> None:
         parse_event(EventKind.EPILOG, junk)
     except EventError as error:
         assert "\n" not in str(error)
+
+
+def test_a_hook_that_has_the_qos_tells_it() -> None:
+    """From Slurm 26.05 on."""
+    assert parse_event(EventKind.PROLOG, raw({**PROLOG, "SLURM_JOB_QOS": "high"})).job.qos == "high"
+    assert parse_event(EventKind.PROLOG, raw({**PROLOG, "SLURM_JOB_QOS": ""})).job.qos is UNKNOWN

@@ -1,5 +1,7 @@
 """Selectors in three values: true, false, not yet known."""
 
+import dataclasses
+
 import pytest
 
 from wattkeeper.core.match import Match, features, match, selects_jobs
@@ -124,3 +126,22 @@ def test_tells_ceilings_that_hold_for_idle_gpus() -> None:
     assert not selects_jobs(When(on("gpu_model", "*").selectors, negated=on("schedule", "x")))
     assert selects_jobs(on("user", "a"))
     assert selects_jobs(When(negated=When(negated=on("partition", "a"))))
+
+
+def test_a_group_fits_where_any_group_of_the_owner_does() -> None:
+    job = dataclasses.replace(JOB, groups=frozenset({"staff", "ml-vision"}))
+    assert value(on("group", "ml-*"), job) is True
+    assert value(on("group", "video", "staff"), job) is True
+    assert value(on("group", "ml"), job) is False
+    assert value(When(negated=on("group", "ml-*")), job) is False
+    assert value(When(negated=on("group", "video")), job) is True
+    nobody = dataclasses.replace(JOB, groups=frozenset())
+    assert value(on("group", "*"), nobody) is False
+    assert value(When(negated=on("group", "*")), nobody) is True
+
+
+def test_groups_not_known_yet_leave_it_open_either_way() -> None:
+    assert match(on("group", "staff"), JOB, GPU, CONDITIONS).pending == {"group"}
+    assert match(When(negated=on("group", "staff")), JOB, GPU, CONDITIONS).pending == {"group"}
+    assert value(on("group", "staff"), None) is False
+    assert selects_jobs(on("group", "staff"))

@@ -1,5 +1,8 @@
 """The line that a job's owner reads."""
 
+from dataclasses import replace
+from datetime import UTC
+
 import pytest
 
 from wattkeeper.agent.message import message
@@ -73,3 +76,15 @@ def test_the_line_names_the_baseline_where_that_binds() -> None:
 
 def test_there_is_no_line_for_a_job_without_gpus() -> None:
     assert message({}, {}, {}) == ""
+
+
+def test_the_line_says_until_when_a_ceiling_binds() -> None:
+    info = GpuInfo(UUIDS[0], 0, 0, "H100", Milliwatts(700_000), Milliwatts(200_000), Milliwatts(700_000))
+    context = GpuContext(info, Milliwatts(700_000))
+    job = JobFacts(JobKey("lab", 1, "r0"), uid=1, partition="hot", gpus=1)
+    (decision,) = arbitrate([resolve(job, context, POLICY, Conditions(0.0))], context, POLICY).decisions
+    timed = replace(decision, next_change=3_600.0)
+    words = message({UUIDS[0]: 0}, {UUIDS[0]: timed}, {UUIDS[0]: Milliwatts(210_000)}, 0.0, UTC)
+    assert words.endswith("; ceiling 'hot': at most 210 W: binds, until 01:00 UTC at least)")
+    words = message({UUIDS[0]: 0}, {UUIDS[0]: timed}, {UUIDS[0]: Milliwatts(700_000)}, 0.0, UTC)
+    assert "until" not in words

@@ -173,6 +173,20 @@ def test_leaves_reachable_rules_alone(earlier: str, later: str) -> None:
     parse("version: 1\n" + caps(f"{{name: first, cap: 60%, {earlier}}}", f"{{name: second, cap: 60%, {later}}}"))
 
 
+def test_selects_by_what_a_look_up_tells() -> None:
+    (rule,) = parse(
+        "version: 1\n" + caps("{name: a, cap: 60%, when: {group: [ml, 'bio*'], qos: high, job_name: 'a,b'}}")
+    ).rules
+    assert rule.when.selectors == (
+        Selector("group", (Glob("ml"), Glob("bio*"))),
+        Selector("qos", (Glob("high"),)),
+        Selector("job_name", (Glob("a,b"),)),
+    )
+    for field in ("group", "qos"):
+        (found,) = errors("version: 1\n" + caps(f"{{name: a, cap: 60%, when: {{{field}: 'a,b'}}}}"))
+        assert found == f"0.yaml:3: caps[a].when.{field}: 'a,b' holds a comma: write a list, [a, b]"
+
+
 def test_warns_of_caps_that_a_model_cannot_take() -> None:
     assert warnings('profiles: {x: {cap: [{model: "*V100*", cap: 500W}]}}') == [
         (
@@ -195,6 +209,7 @@ def test_warns_of_caps_that_a_model_cannot_take() -> None:
         ("when: {constraint: fast}, cap: 300W", "cap: 250W"),
         ("when: {gpus: '>=4'}, cap: 60%, requests: {min: min, max: max}", "cap: 70%"),
         ("when: {not: {num_nodes: 1}}, cap: max", "cap: min"),
+        ("when: {job_name: 'prod*', group: staff}, cap: baseline", "when: {group: staff}, cap: 70%"),
     ],
 )
 def test_warns_of_power_that_users_can_choose(rule: str, other: str) -> None:
@@ -208,6 +223,8 @@ def test_warns_of_power_that_users_can_choose(rule: str, other: str) -> None:
     [
         ("when: {partition: slow}, cap: 50%", "cap: 70%"),
         ("when: {account: vip}, cap: baseline", "cap: 70%"),
+        ("when: {group: vip}, cap: baseline", "cap: 70%"),
+        ("when: {qos: high}, cap: baseline", "cap: 70%"),
         ("when: {reservation: vip, node: n1}, cap: baseline", "cap: 70%"),
         ("when: {partition: boost}, cap: baseline", "cap: 70%, requests: {min: min, max: baseline}"),
         ("when: {partition: boost}, cap: 250W", "cap: 70%"),

@@ -6,6 +6,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from wattkeeper.agent import meter
+from wattkeeper.agent.inquire import Inquirer
+from wattkeeper.agent.lookup import PATIENCE_S
 from wattkeeper.agent.notes import notes_of
 from wattkeeper.agent.observe import READ_DEADLINE_S
 from wattkeeper.agent.parts import Parts
@@ -37,7 +39,8 @@ class Answer:
 class EventHandler:
     """Handles hook events one decision at a time; the writes they lead to run beside each other."""
 
-    def __init__(self, parts: Parts) -> None:
+    def __init__(self, parts: Parts, inquirer: Inquirer) -> None:
+        self._inquirer = inquirer
         self._state = parts.state
         self._steersman = parts.steersman
         self._observer = parts.observer
@@ -68,6 +71,17 @@ class EventHandler:
     async def _handle(self, kind: EventKind, event: HookEvent, when: Moment | None) -> Answer:
         moment = when or Moment(self._clock.wall(), self._clock.mono())
         job = self._on_this_node(event.job)
+        if kind is not EventKind.PROLOG or not event.gpus:
+            return await self._carry(kind, event, job, moment, when)
+        job = await self._inquirer.complete(job, PATIENCE_S if when is None else 0.0)
+        try:
+            return await self._carry(kind, event, job, moment, when)
+        finally:
+            self._inquirer.end_unless_held(job.key)
+
+    async def _carry(
+        self, kind: EventKind, event: HookEvent, job: JobFacts, moment: Moment, when: Moment | None
+    ) -> Answer:
         async with self._deciding:
             if kind is EventKind.PROLOG:
                 try:
@@ -87,6 +101,7 @@ class EventHandler:
             targets = self._steersman.decide(affected)
             if transition.verdict is Verdict.STARTED:
                 self._started(job, transition)
+                self._inquirer.follow_up(job)
         starting = kind is EventKind.PROLOG and transition.verdict is not Verdict.LATE
         actions = self._steersman.wanted(targets, starting=starting)
         applied = await self._steersman.apply(actions, "start" if starting else "end")
@@ -118,6 +133,7 @@ class EventHandler:
         meter.settle(state, self._tally, charges, watermarks)
         state.replace_holdings(transition.removed, transition.added)
         state.note_over(transition.over)
+        self._inquirer.end(transition.over)
         self._note_jobs(transition, moment)
         for uuid in transition.gpus:
             # a new holder is a new start for whoever fights over the limit

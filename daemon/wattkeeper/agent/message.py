@@ -1,8 +1,10 @@
 """The one line that a job's owner gets."""
 
 from collections.abc import Mapping
+from datetime import UTC, tzinfo
 
 from wattkeeper.model import Decision, GpuUuid, Outcome, StepKind
+from wattkeeper.moments import shown_at
 from wattkeeper.units import Milliwatts, format_power
 
 
@@ -10,14 +12,16 @@ def message(
     minors: Mapping[GpuUuid, int],
     decisions: Mapping[GpuUuid, Decision],
     caps_mw: Mapping[GpuUuid, Milliwatts | None],
+    now_at: float = 0.0,
+    zone: tzinfo = UTC,
 ) -> str:
     """``wattkeeper: GPUs 0,1 capped at 250 W each (you asked 300 W; rule 'everyone' allows up to 250 W)``.
 
-    Empty where the job has no GPU that is decided on.
+    Empty where the job has no GPU that is decided on. Times are written as they read at ``now_at`` in that zone.
     """
     groups: dict[tuple[Milliwatts | None, str], list[int]] = {}
     for uuid, decision in decisions.items():
-        group = caps_mw.get(uuid), _because(decision, caps_mw.get(uuid))
+        group = caps_mw.get(uuid), _because(decision, caps_mw.get(uuid), now_at, zone)
         groups.setdefault(group, []).append(minors.get(uuid, -1))
     parts = [_part(cap, because, sorted(gpus)) for (cap, because), gpus in groups.items()]
     return "wattkeeper: " + "; ".join(parts) if parts else ""
@@ -30,7 +34,7 @@ def _part(cap: Milliwatts | None, because: str, gpus: list[int]) -> str:
     return f"{which} capped at {format_power(cap)}{' each' if len(gpus) > 1 else ''} ({because})"
 
 
-def _because(decision: Decision, cap: Milliwatts | None) -> str:
+def _because(decision: Decision, cap: Milliwatts | None, now_at: float, zone: tzinfo) -> str:
     rule = f"rule '{decision.rule}'" if decision.rule else "no rule matches"
     asked = f"you asked {decision.asked or 'power='}"
     allowed = f"{rule} allows up to {format_power(decision.allowed_mw[1])}" if decision.allowed_mw else rule
@@ -42,6 +46,8 @@ def _because(decision: Decision, cap: Milliwatts | None) -> str:
         case Outcome.CLAMPED:
             low = decision.allowed_mw and decision.cap_mw == decision.allowed_mw[0] != decision.allowed_mw[1]
             text = f"{asked}; {rule} allows no less" if low else f"{asked}; {allowed}"
+        case Outcome.DENIED if decision.void:
+            text = f"{asked}, which does not count because other users' jobs hold this GPU too; {rule}"
         case Outcome.DENIED:
             text = f"{asked}; {rule} does not allow that"
         case Outcome.MALFORMED:
@@ -51,4 +57,9 @@ def _because(decision: Decision, cap: Milliwatts | None) -> str:
     if device and before and cap is not None and before.cap_mw is not None and cap < before.cap_mw:
         binding = steps[StepKind.CEILING] if steps[StepKind.CEILING].cap_mw != before.cap_mw else device
         text += f"; {binding.kind} {binding.text}"
+        if binding is not device and decision.next_change is not None:
+            text += f", until {shown_at(decision.next_change, now_at, zone)} at least"
+    if decision.alone_mw is not None:
+        shared = f"; {before.kind} {before.text}" if before and not decision.void else ""
+        text += f"{shared}; alone you would have {format_power(decision.alone_mw)}"
     return text + ("; only observed, not written" if decision.observe else "")

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 
 from wattkeeper.agent.state import Gpu, State
 from wattkeeper.gpus.worker import DeviceThread
@@ -41,7 +42,7 @@ class Observer:
         answers = await self._reader.read(asked, READ_DEADLINE_S, shared)
         found = {uuid: answer for uuid, answer in answers.items() if isinstance(answer, GpuReading)}
         for uuid, answer in answers.items():
-            self._note(self._state.gpus[uuid], answer)
+            self._note(self._state.gpus[uuid], answer, begun)
             if note_free and uuid in found:
                 self._state.note_free(self._state.gpus[uuid])
         for uuid in shared:
@@ -76,7 +77,7 @@ class Observer:
         if weights is not None:
             gpu.use = (reading.at_mono, weights)
 
-    def _note(self, gpu: Gpu, answer: GpuReading | DeviceError) -> None:
+    def _note(self, gpu: Gpu, answer: GpuReading | DeviceError, begun_mono: float) -> None:
         if isinstance(answer, DeviceError):
             self.driver_gone |= answer.kind is Kind.NO_DRIVER
             if gpu.read_error != str(answer):
@@ -86,5 +87,12 @@ class Observer:
         if gpu.read_error is not None:
             log.info("gpu=%d reads again", gpu.info.minor)
             gpu.read_error = None
-        if gpu.reading is None or answer.at_mono >= gpu.reading.at_mono:
+        if gpu.reading is None:
             gpu.reading = answer
+        elif answer.at_mono >= gpu.reading.at_mono:
+            gpu.reading = answer if begun_mono > gpu.written_mono else _but_for_limits(answer, gpu.reading)
+
+
+def _but_for_limits(answer: GpuReading, known: GpuReading) -> GpuReading:
+    """A reading that was begun before a limit was written, and may have the one from before: the newer one stands."""
+    return replace(answer, requested_mw=known.requested_mw, enforced_mw=known.enforced_mw)

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from datetime import tzinfo
 
 from wattkeeper.agent.accounts import Accounts
 from wattkeeper.config.settings import Settings
@@ -22,6 +23,7 @@ from wattkeeper.model import (
 )
 from wattkeeper.slurm.gres import GresMap
 from wattkeeper.snapshot import AdminHold, JobView, PolicyState, SourceState
+from wattkeeper.system.zones import machine_zone
 from wattkeeper.units import Millijoules, Milliwatts
 
 MOST_OVER = 5_000
@@ -35,10 +37,12 @@ class Gpu:
     ``told``: whether the actuator has said what it saved of this GPU, and whether it is ours; until then it is left be.
 
     ``saved_mw``: the baseline saved in ``run_dir``; ``free_mw``: the limit last seen while no job held the GPU and
-    we had not written it. ``grounds``: what the target was decided on: while they stay, so does
-    it. ``applying`` counts writes under way. ``left_mw``: a foreign
-    limit that was reported and is being left. ``read_error`` stands until the GPU is read again, ``error`` until it is
-    written. ``use``: how much each holder has used it, and in the interval that ended at which monotonic time.
+    we had not written it. ``grounds``: what the target was decided on, and ``decided_at`` for when: while they stay,
+    and until it said that it would change, so does it. ``timed``: time alone has moved the target. ``applying`` counts
+    writes under way, of which ``writing_mw`` is the newest; ``written_mono``: when the last ended. ``left_mw``: a
+    foreign limit that was reported and is being left. ``read_error`` stands until the GPU is read again, ``error``
+    until it is written. ``use``: how much each holder has used it, and in the interval that ended at which monotonic
+    time.
     """
 
     info: GpuInfo
@@ -49,6 +53,8 @@ class Gpu:
     reading: GpuReading | None = None
     target: Target | None = None
     grounds: tuple[object, ...] = ()
+    decided_at: float = 0.0
+    timed: bool = False
     confirmed_mw: Milliwatts | None = None
     drift: DriftHistory = field(default_factory=DriftHistory)
     left_mw: Milliwatts | None = None
@@ -60,6 +66,8 @@ class Gpu:
     read_error: str | None = None
     error: str | None = None
     applying: int = 0
+    written_mono: float = 0.0
+    writing_mw: Milliwatts | None = None
 
 
 @dataclass(slots=True)
@@ -96,6 +104,7 @@ class State:
     jobs: dict[JobKey, Job] = field(default_factory=dict)
     unnoted: set[JobKey] = field(default_factory=set)
     accounts: Accounts = field(default_factory=Accounts)
+    local_zone: tzinfo = field(default_factory=machine_zone)
     policy_state: PolicyState = field(default_factory=lambda: PolicyState("", True, 0.0))
     sources: dict[str, SourceState] = field(default_factory=dict)
     alarms: dict[str, str] = field(default_factory=dict)
@@ -115,6 +124,11 @@ class State:
     def owners(self, gpu: GpuUuid) -> tuple[JobKey, ...]:
         """Whose the GPU's energy is from now on."""
         return self._owned.get(gpu, ())
+
+    @property
+    def zone(self) -> tzinfo:
+        """The time zone of schedules that name none."""
+        return self.settings.time_zone or self.local_zone
 
     def replace_holdings(self, removed: Iterable[Holding], added: Iterable[Holding]) -> None:
         """Take some holdings away and add others."""

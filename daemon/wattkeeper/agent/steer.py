@@ -8,9 +8,10 @@ from dataclasses import replace
 from wattkeeper.agent.state import Gpu, State
 from wattkeeper.agent.tally import Tally
 from wattkeeper.core.arbitrate import arbitrate
+from wattkeeper.core.edges import is_stale, wait_s
 from wattkeeper.core.plan import plan, same_limit
 from wattkeeper.core.resolve import resolve, resolve_idle
-from wattkeeper.model import Action, Conditions, GpuReading, GpuUuid, Target
+from wattkeeper.model import Action, Conditions, Decision, GpuReading, GpuUuid, JobKey, Target
 from wattkeeper.privileged.errors import DeviceError, Kind
 from wattkeeper.protocols import Actuator, Clock
 from wattkeeper.units import Milliwatts, format_power
@@ -38,26 +39,37 @@ class Steersman:
 
     def _decide(self, gpu: Gpu) -> Target:
         state, uuid = self._state, gpu.info.uuid
-        conditions = Conditions(self._clock.wall(), state.node, observe=state.settings.mode == "observe")
+        observe = state.settings.mode == "observe"
+        conditions = Conditions(self._clock.wall(), state.node, observe=observe, zone=state.zone)
         context = state.context(gpu)
         holders = state.holders(uuid)
-        grounds = (holders, context, conditions.observe, conditions.node, state.policy)
-        if gpu.target is not None and gpu.grounds == grounds and not _is_due(gpu.target, conditions.now_at):
+        grounds = (holders, context, observe, conditions.node, conditions.zone, state.policy)
+        same = gpu.target is not None and gpu.grounds == grounds
+        if gpu.target is not None and same and not _is_stale(gpu, gpu.target, conditions.now_at):
             return gpu.target
         decisions = [resolve(h.job, context, state.policy, conditions) for h in holders]
         target = arbitrate(decisions or [resolve_idle(context, state.policy, conditions)], context, state.policy)
         if gpu.target is None or gpu.target.limit_mw != target.limit_mw:
-            gpu.confirmed_mw = None
-        gpu.target, gpu.grounds = target, grounds
+            gpu.confirmed_mw, gpu.timed = None, same
+        gpu.target, gpu.grounds, gpu.decided_at = target, grounds, conditions.now_at
         for holding, decision in zip(holders, target.decisions, strict=False):
-            job = state.jobs.get(holding.job.key)
-            if job is None:
-                continue
-            if job.decisions.get(uuid) != decision or job.caps_mw.get(uuid) != target.limit_mw:
-                state.unnoted.add(holding.job.key)
-            job.decisions[uuid] = decision
-            job.caps_mw[uuid] = target.limit_mw
+            self._note(holding.job.key, decision, target)
         return target
+
+    def _note(self, key: JobKey, decision: Decision, target: Target) -> None:
+        """With the job; what is new of it, the ledger hears of with the next change."""
+        job, uuid = self._state.jobs.get(key), target.gpu
+        if job is None:
+            return
+        if job.decisions.get(uuid) != decision or job.caps_mw.get(uuid) != target.limit_mw:
+            self._state.unnoted.add(key)
+        job.decisions[uuid] = decision
+        job.caps_mw[uuid] = target.limit_mw
+
+    def changes_in_s(self, most_s: float) -> float:
+        """How long until a decision may change by time alone, at most ``most_s`` seconds."""
+        changes = [d.next_change for gpu in self._state.gpus.values() if gpu.target for d in gpu.target.decisions]
+        return wait_s(changes, self._clock.wall(), most_s) if any(changes) else most_s
 
     def wanted(self, targets: Sequence[Target], *, starting: bool = False) -> tuple[Action, ...]:
         """The writes that targets call for, on the GPUs that are the agent's to write now.
@@ -75,10 +87,12 @@ class Steersman:
                 if not gpu.ours or baseline is None:
                     continue
                 mine.append(replace(target, limit_mw=baseline, observe=False))
-            elif gpu.ours or starting or target.limit_mw != baseline:
+            elif gpu.ours or gpu.applying or starting or target.limit_mw != baseline:
                 mine.append(target)
         gpus = {target.gpu: self._state.gpus[target.gpu] for target in mine}
-        readings = {uuid: gpu.reading for uuid, gpu in gpus.items() if gpu.reading is not None}
+        limits = {target.gpu: target.limit_mw for target in mine}
+        ahead = {uuid: _ahead(gpu, limits[uuid]) for uuid, gpu in gpus.items()}
+        readings = {uuid: reading for uuid, reading in ahead.items() if reading is not None}
         known = [uuid for uuid, gpu in gpus.items() if self._state.baseline_mw(gpu) is not None]
         return plan(mine, readings, known)
 
@@ -97,10 +111,16 @@ class Steersman:
         ``cause`` is what the writes are counted as, but for those on ``drifted`` GPUs, which are repairs.
         """
         done = True
+        for action in actions:
+            gpu = self._state.gpus[action.gpu]
+            gpu.applying, gpu.writing_mw = gpu.applying + 1, action.new_mw
         for part in ([a for a in actions if a.lowers], [a for a in actions if not a.lowers]):
-            causes = ["drift" if action.gpu in drifted else cause for action in part]
+            causes = ["drift" if action.gpu in drifted else self._cause(action.gpu, cause) for action in part]
             done &= all(await asyncio.gather(*map(self._write, part, causes)))
         return done
+
+    def _cause(self, uuid: GpuUuid, otherwise: str) -> str:
+        return "schedule" if self._state.gpus[uuid].timed else otherwise
 
     async def settle(self, targets: Sequence[Target]) -> None:
         """Note ownership where no write is needed: take GPUs whose limit is right already, give idle ones back."""
@@ -142,8 +162,9 @@ class Steersman:
     async def _write(self, action: Action, cause: str) -> bool:
         gpu = self._state.gpus[action.gpu]
         backs_off = not self._state.holders(action.gpu) and action.new_mw == self._state.baseline_mw(gpu)
-        gpu.applying += 1
         try:
+            if gpu.writing_mw != action.new_mw:
+                return True  # while the lowerings were made, a newer target has overtaken this one
             write = self._actuator.give_back if backs_off else self._actuator.set_limit
             read_mw = Milliwatts(await write(action.gpu, action.new_mw, WRITE_DEADLINE_S))
         except DeviceError as error:
@@ -156,6 +177,8 @@ class Steersman:
             return False
         finally:
             gpu.applying -= 1
+            gpu.writing_mw = gpu.writing_mw if gpu.applying else None
+            gpu.written_mono = self._clock.mono()
         gpu.ours = not backs_off
         gpu.error = None
         gpu.saved_mw = gpu.saved_mw if gpu.saved_mw is not None else action.old_mw
@@ -203,6 +226,14 @@ def _after_write(reading: GpuReading, read_mw: Milliwatts) -> GpuReading:
     return replace(reading, requested_mw=read_mw, enforced_mw=enforced)
 
 
-def _is_due(target: Target, now_at: float) -> bool:
-    """True where a decision said that it would change by now."""
-    return any(d.next_change is not None and d.next_change <= now_at for d in target.decisions)
+def _ahead(gpu: Gpu, wanted_mw: Milliwatts | None) -> GpuReading | None:
+    """A reading to plan from. Where a write of another limit is under way, the card will have that one: what it reads
+    now says nothing, and if it is what is wanted, another write is needed all the same."""
+    if gpu.reading is None or wanted_mw is None or gpu.writing_mw is None or same_limit(gpu.writing_mw, wanted_mw):
+        return gpu.reading
+    return replace(gpu.reading, requested_mw=gpu.writing_mw)
+
+
+def _is_stale(gpu: Gpu, target: Target, now_at: float) -> bool:
+    """True where a decision said nothing of this time."""
+    return any(is_stale(gpu.decided_at, d.next_change, now_at) for d in target.decisions)

@@ -7,7 +7,7 @@ from wattkeeper.core.drift import Cause, Reaction
 from wattkeeper.model import Gap
 from wattkeeper.snapshot import APPLY_BUCKETS_S, Counters, Histogram
 
-CAUSES = ("start", "end", "drift", "retry", "recovery", "reload")
+CAUSES = ("start", "end", "drift", "retry", "recovery", "reload", "schedule", "lookup")
 """Why a limit is written: the ``cause`` label of ``cap_writes_total``."""
 
 
@@ -21,6 +21,7 @@ class Tally:
     requests: Counter[str] = field(default_factory=Counter)
     drift: Counter[tuple[int, str, str]] = field(default_factory=Counter)
     energy_gaps: Counter[tuple[int, str]] = field(default_factory=Counter)
+    slurm_lookups: Counter[tuple[str, str]] = field(default_factory=Counter)
     _applied: dict[str, Histogram] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -53,5 +54,6 @@ class Tally:
             requests=dict(self.requests),
             drift=dict(self.drift),
             energy_gaps=dict(self.energy_gaps),
+            slurm_lookups=dict(self.slurm_lookups),
             apply_seconds=dict(self._applied),
         )

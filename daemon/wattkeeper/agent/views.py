@@ -1,5 +1,7 @@
 """From the state to the snapshot that everybody else sees."""
 
+from datetime import tzinfo
+
 from wattkeeper import __version__
 from wattkeeper.agent.message import message
 from wattkeeper.agent.state import Gpu, Job, State
@@ -14,9 +16,9 @@ from wattkeeper.units import format_power
 def take_snapshot(state: State, tally: Tally, clock: Clock) -> Snapshot:
     """One picture of the state, now."""
     minors = {uuid: gpu.info.minor for uuid, gpu in state.gpus.items()}
-    now_mono = clock.mono()
+    now_mono, now_at = clock.mono(), clock.wall()
     return Snapshot(
-        at=clock.wall(),
+        at=now_at,
         at_mono=now_mono,
         node=state.node,
         cluster=state.cluster,
@@ -24,12 +26,13 @@ def take_snapshot(state: State, tally: Tally, clock: Clock) -> Snapshot:
         version=__version__,
         interval_s=state.settings.interval,
         gpus=tuple(_gpu(state, gpu) for gpu in state.gpus.values()),
-        jobs=tuple(_job(job, minors) for job in state.jobs.values()),
+        jobs=tuple(_job(job, minors, now_at, state.zone) for job in state.jobs.values()),
         accounts=state.accounts.view(now_mono, lambda: {account_of(h.job) for h in state.holdings}),
         counters=tally.view(),
         policy=state.policy_state,
         sources=dict(state.sources),
         alarms=(*state.alarms.values(), *_out_of_band(state)),
+        zone=state.zone,
     )
 
 
@@ -49,16 +52,17 @@ def _gpu(state: State, gpu: Gpu) -> GpuView:
     )
 
 
-def _job(job: Job, minors: dict[GpuUuid, int]) -> JobView:
+def _job(job: Job, minors: dict[GpuUuid, int], now_at: float, zone: tzinfo) -> JobView:
     """The view of a job; of one that has ended it is made once, because nothing about it changes any more."""
     if job.last_view is None or job.last_view.ended_at is None:
-        job.last_view = _view(job, minors)
+        job.last_view = _view(job, minors, now_at, zone)
     return job.last_view
 
 
-def _view(job: Job, minors: dict[GpuUuid, int]) -> JobView:
+def _view(job: Job, minors: dict[GpuUuid, int], now_at: float, zone: tzinfo) -> JobView:
     last = job.last_view
     same = last is not None and last.decisions == job.decisions and last.caps_mw == job.caps_mw
+    told = last.message if last is not None and same else message(minors, job.decisions, job.caps_mw, now_at, zone)
     return JobView(
         facts=job.facts,
         gpus=job.gpus,
@@ -68,7 +72,7 @@ def _view(job: Job, minors: dict[GpuUuid, int]) -> JobView:
         started_at=job.started_at,
         ended_at=job.ended_at,
         born_mono=job.born_mono,
-        message=last.message if last is not None and same else message(minors, job.decisions, job.caps_mw),
+        message=told,
     )
 
 

@@ -17,7 +17,9 @@ from wattkeeper import __version__
 from wattkeeper.agent import recover
 from wattkeeper.agent.control import Control
 from wattkeeper.agent.events import Answer, EventHandler
+from wattkeeper.agent.inquire import Inquirer
 from wattkeeper.agent.ledger import open_ledger
+from wattkeeper.agent.lookup import Lookups
 from wattkeeper.agent.observe import Observer
 from wattkeeper.agent.parts import Parts
 from wattkeeper.agent.root import BASELINES, root_beside, root_here
@@ -41,15 +43,19 @@ from wattkeeper.gpus.nvml import NvmlReader
 from wattkeeper.gpus.worker import DeviceThread
 from wattkeeper.ledger import schema
 from wattkeeper.ledger.report import find_job
+from wattkeeper.model import JobFacts
 from wattkeeper.privileged.errors import DeviceError
 from wattkeeper.privileged.nvml import Nvml
 from wattkeeper.protocols import Kept
 from wattkeeper.slurm.hook_event import EventKind
+from wattkeeper.slurm.lookups import open_lookups
 from wattkeeper.slurm.node import SlurmNode
 from wattkeeper.slurm.processes import Processes
+from wattkeeper.slurm.programs import Programs
 from wattkeeper.snapshot import PolicyState, SourceState
 from wattkeeper.system.clock import SystemClock
 from wattkeeper.system.files import RunLock, make_private_folder
+from wattkeeper.system.groups import Groups
 from wattkeeper.system.service import ServiceManager
 
 log = logging.getLogger("wattkeeper")
@@ -117,7 +123,8 @@ class Agent:
             self._state, self._clock, self._tally, self._actuator, self._ledger, self._observer, self._steersman,
             deciding=self._deciding,
         )  # fmt: skip
-        self._events = EventHandler(parts)
+        self._inquirer = Inquirer(parts, self._open_lookups, self._publish)
+        self._events = EventHandler(parts, self._inquirer)
         self._ticker = Ticker(parts)
         self._snapshot = take_snapshot(self._state, self._tally, self._clock)
         self._exporter = Exporter(lambda: self._snapshot, settings.metrics.job_labels, self._clock.mono)
@@ -149,6 +156,11 @@ class Agent:
         """For what the actuator is asked of a device: while that hangs the device is still read."""
         return self._thread_of(device, f"to {device}")
 
+    async def _open_lookups(self, tell: Callable[[JobFacts], None]) -> Lookups:
+        asked = self._state.settings.slurm
+        sources = await open_lookups(asked.lookup, Programs(asked.conf, asked.bin_dir))
+        return Lookups(sources, Groups(self._clock), self._clock, self._tally, tell, asked.timeout)
+
     async def start(self) -> None:
         """Bind, recover, listen, and say READY."""
         settings = self._state.settings
@@ -167,6 +179,7 @@ class Agent:
         self._steersman.decide(self._state.gpus)  # so that a job whose end the spool holds still tells what it got
         await recover.drain(self._spool, self._events)
         await recover.look(self._state, self._events, self._slurm, self._clock)
+        await self._inquirer.take_up()
         await self._ticker.tick("recovery")
         self._publish()
         others = sorted(self._event_users() - {0, os.geteuid()})
@@ -227,6 +240,7 @@ class Agent:
         self._service.stopping()
         await self._site.close()
         await self._server.close()
+        await self._inquirer.close()
         await self._leave_gpus()
         self._ledger.close()
         log.info("stopped")
@@ -246,7 +260,7 @@ class Agent:
 
     async def _pause(self) -> None:
         with suppress(TimeoutError):
-            async with asyncio.timeout(self._state.settings.interval):
+            async with asyncio.timeout(self._steersman.changes_in_s(self._state.settings.interval)):
                 await self._wake.wait()
         self._wake.clear()
 
@@ -272,7 +286,15 @@ class Agent:
         self._state.sources["ledger"] = _WELL if self._ledger.alarm is None else _UNWELL
         if self._root.beside:
             self._state.sources["actuator"] = _WELL if self._actuator.gone is None else _UNWELL
-        alarms = {"ledger": self._ledger.alarm, "web_config": self._site.alarm, "actuator": self._actuator.gone}
+        for name in ("slurm", "groups"):
+            self._state.sources.pop(name, None)
+        self._state.sources |= {name: _WELL if up else _UNWELL for name, up in self._inquirer.up.items()}
+        alarms = {
+            "ledger": self._ledger.alarm,
+            "web_config": self._site.alarm,
+            "actuator": self._actuator.gone,
+            "lookup": self._inquirer.trouble,
+        }
         for name, alarm in alarms.items():
             if alarm is not None:
                 self._state.alarms[name] = alarm
@@ -314,6 +336,7 @@ class Agent:
             state.policy = policy
             state.policy_state = PolicyState(policy.digest, True, self._clock.wall())
             log.info("reloaded: %s", self._status())
+            await self._inquirer.take_up()
             await self._ticker.tick("reload")
         self._publish()
         self._service.ready(self._status())

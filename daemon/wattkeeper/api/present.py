@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from wattkeeper.model import Decision, GpuUuid, JobFacts, JobText, Step, Usage
+from wattkeeper.moments import shown_at
 from wattkeeper.snapshot import GpuView, JobView, Snapshot
 from wattkeeper.text import printable
 from wattkeeper.units import Millijoules, Milliwatts, joules, watts
@@ -11,7 +12,15 @@ from wattkeeper.units import Millijoules, Milliwatts, joules, watts
 Json = dict[str, Any]
 
 
-UNEXPLAINED: Json = {"allowed_w": None, "observe": False, "pending": [], "steps": []}
+UNEXPLAINED: Json = {
+    "allowed_w": None,
+    "alone_w": None,
+    "observe": False,
+    "pending": [],
+    "next_change": None,
+    "until": None,
+    "steps": [],
+}
 """What is said of a cap where the decision behind it is not at hand."""
 
 
@@ -59,7 +68,7 @@ def job_json(job: JobView, snapshot: Snapshot) -> Json:
         "outcome": str(first.outcome) if first else "none",
         "message": job.message,
         "total": total_json(job.usage.values()),
-        "gpus": [_job_gpu(job, uuid, minors[uuid]) for uuid in job.all_gpus if uuid in minors],
+        "gpus": [_job_gpu(job, uuid, minors[uuid], snapshot) for uuid in job.all_gpus if uuid in minors],
     }
 
 
@@ -76,7 +85,7 @@ def names_json(facts: JobFacts, node: str) -> Json:
     }
 
 
-def _job_gpu(job: JobView, uuid: GpuUuid, gpu: GpuView) -> Json:
+def _job_gpu(job: JobView, uuid: GpuUuid, gpu: GpuView, snapshot: Snapshot) -> Json:
     decision = job.decisions.get(uuid)
     head: Json = {
         "gpu": gpu.info.minor,
@@ -93,9 +102,20 @@ def _job_gpu(job: JobView, uuid: GpuUuid, gpu: GpuView) -> Json:
         "asked": _asked(decision),
         "rule": decision.rule,
         "allowed_w": [watts(bound) for bound in decision.allowed_mw] if decision.allowed_mw else None,
+        "alone_w": _watts(decision.alone_mw),
         "observe": decision.observe,
         "pending": sorted(decision.pending),
+        **_until(gpu.target.decisions if gpu.target and job.key in gpu.holders else (), snapshot),
         "steps": [step_json(step) for step in decision.steps],
+    }
+
+
+def _until(decisions: Iterable[Decision], snapshot: Snapshot) -> Json:
+    """Up to when what was decided stands, as far as time goes: ``next_change`` as Unix time, ``until`` in words."""
+    change = min((d.next_change for d in decisions if d.next_change is not None), default=None)
+    return {
+        "next_change": change,
+        "until": None if change is None else shown_at(change, snapshot.at, snapshot.zone),
     }
 
 
@@ -142,6 +162,7 @@ def _gpu(gpu: GpuView, snapshot: Snapshot, mine: set[str], uid: int) -> Json:
     used = reading.utilization_percent if reading else None
     energy = reading.energy_mj if reading else None
     holders = [str(key) for key in gpu.holders]
+    whole = gpu.target if gpu.target and (uid == 0 or mine.issuperset(holders)) else None
     return {
         "gpu": gpu.info.minor,
         "uuid": gpu.info.uuid,
@@ -158,8 +179,10 @@ def _gpu(gpu: GpuView, snapshot: Snapshot, mine: set[str], uid: int) -> Json:
         "temperature_c": reading.temperature_c if reading else None,
         "utilization": None if used is None else used / 100,
         "holders": [key if key in mine or uid == 0 else "another user's job" for key in holders],
+        "sharing_conflicts": gpu.target.conflicts if gpu.target else 0,
         # the reason can quote what a holder asked: it is for those who may see every holder
-        "why": gpu.target.why if gpu.target and (uid == 0 or mine.issuperset(holders)) else None,
+        "why": whole.why if whole else None,
+        **_until(whole.decisions if whole else (), snapshot),
         "ours": gpu.ours,
         "hold": None
         if gpu.hold is None

@@ -21,6 +21,8 @@ COMMANDS = {
     "demo": _Place("demo", "demo", "The real agent on simulated GPUs, drawn live. Needs no GPU, Slurm or root."),
     "check": _Place("check", "check", "Validate settings and policies."),
     "explain": _Place("explain", "explain", "Why a job gets the cap it gets, step by step."),
+    "policy": _Place("policy", "policy", "When the rules and ceilings of a policy hold."),
+    "profiles": _Place("profiles", "profiles", "What users may ask for: profiles in watts, and bounds by partition."),
     "status": _Place("status", "status", "This node: GPUs, limits, who holds them, and why."),
     "job": _Place("job", "job", "What a job asked for, got and used."),
     "report": _Place("report", "report", "Energy by account, user, partition and day."),

@@ -107,7 +107,10 @@ def alike(gpus: Sequence[Mapping[str, Any]]) -> list[Group]:
     """The GPUs of a job as the agent gives them, those with the same decision together, by minor number."""
     groups: dict[str, list[Mapping[str, Any]]] = {}
     for gpu in sorted(gpus, key=lambda gpu: int(gpu["gpu"])):
-        same = {name: gpu.get(name) for name in ("model", "cap_w", "outcome", "asked", "rule", "observe", "steps")}
+        same = {
+            name: gpu.get(name)
+            for name in ("model", "cap_w", "outcome", "asked", "rule", "observe", "steps", "alone_w", "until")
+        }
         groups.setdefault(json.dumps(same, sort_keys=True), []).append(gpu)
     return [Group(tuple(int(gpu["gpu"]) for gpu in found), found[0]) for found in groups.values()]
 

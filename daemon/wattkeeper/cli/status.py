@@ -119,8 +119,14 @@ def _why(gpu: Mapping[str, Any], now_at: float) -> str:
         parts.append(f"held {rest}: {shown(gpu['hold']['reason'])}")
     if gpu["yielded"]:
         parts.append("left to another program that sets its limit")
+    if gpu.get("sharing_conflicts"):
+        parts.append(
+            f"CONFLICT: {gpu['sharing_conflicts']} of {len(gpu['holders'])} holders would have another limit alone"
+        )
     if not parts or not gpu["hold"]:
         parts.append(shown(gpu["why"]))
+        if gpu.get("until"):
+            parts.append(f"until {shown(gpu['until'])} at least")
     return "; ".join(part for part in parts if part != NOTHING) or NOTHING
 
 
@@ -136,12 +142,18 @@ def _job_row(job: Mapping[str, Any], now_at: float) -> list[str]:
         ",".join(shown(gpu["gpu"]) for gpu in job["gpus"]) or NOTHING,
         shown(job["asked"]),
         shown(job["outcome"]),
-        "/".join(map(watts, caps)) or NOTHING,
+        f"{'/'.join(map(watts, caps)) or NOTHING}{_alone(job)}",
         energy(job_energy(job)),
         f"for {format_duration(max(0.0, now_at - job['started_at']))}"
         if ended is None
         else f"ended {format_duration(max(0.0, now_at - ended))} ago",
     ]
+
+
+def _alone(job: Mapping[str, Any]) -> str:
+    """`` (alone: 250 W)`` of a job that shares a GPU with others and would have another cap without them."""
+    alone = sorted({gpu["alone_w"] for gpu in job["gpus"] if gpu.get("alone_w") is not None})
+    return f" (alone: {'/'.join(map(watts, alone))})" if alone and job["ended_at"] is None else ""
 
 
 def job_energy(job: Mapping[str, Any]) -> float | None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 
+from wattkeeper.config.policy_shape import AMOUNTS, CHOICE, MOST_MW
 from wattkeeper.config.walk import Walk, guess, join
 from wattkeeper.config.yaml_lines import Items, Node
 from wattkeeper.core.policy import Amount, Cap, Percent, Watts
@@ -9,9 +10,6 @@ from wattkeeper.core.request import is_profile_name, parse_amount
 from wattkeeper.model import Source
 from wattkeeper.text import printable
 from wattkeeper.units import parse_power
-
-AMOUNTS = "250W, 0.25kW, 70%, baseline, default, min, max"
-_MOST_MW = 100_000_000
 
 
 def read_cap(walk: Walk, node: Node, path: str, profiles: Mapping[str, Cap]) -> Cap | None:
@@ -51,7 +49,7 @@ def _by_model(walk: Walk, node: Items, path: str) -> Cap | None:
     whole = True
     for at, item in enumerate(walk.items(node, path), start=1):
         here = f"{path}[#{at}]"
-        known = walk.table(item, here, ("model", "cap"), ("model", "cap"))
+        known = walk.table(item, here, CHOICE.names, CHOICE.required)
         model = walk.text(known["model"][1], join(here, "model")) if "model" in known else None
         text = walk.text(known["cap"][1], join(here, "cap"), AMOUNTS) if "cap" in known else None
         amount = None if text is None else _amount(walk, known["cap"][1], join(here, "cap"), text, AMOUNTS)
@@ -81,7 +79,7 @@ def _amount(walk: Walk, node: Node, path: str, text: str, allowed: str) -> Amoun
     if isinstance(amount, Percent) and amount.points > 10_000:
         walk.error(node, path, f"{shown} is more than 100 % of the default limit: write watts, or max", allowed)
         return None
-    if isinstance(amount, Watts) and not 1_000 <= amount.limit_mw <= _MOST_MW:
+    if isinstance(amount, Watts) and not 1_000 <= amount.limit_mw <= MOST_MW:
         walk.error(node, path, f"{shown} is no limit of a GPU: at least 1 W, at most 100 kW", allowed)
         return None
     return amount

@@ -1,10 +1,12 @@
 """Checks of a whole policy: what can never come to pass is an error, what is probably not meant a warning."""
 
 from collections.abc import Callable, Iterator
+from datetime import UTC
 
-from wattkeeper.config.implies import implies, never
+from wattkeeper.config.implies import Implications, never
 from wattkeeper.config.models import range_of
 from wattkeeper.core.policy import Amount, Cap, Ceiling, Glob, Keyword, Percent, Policy, Rule, Watts, When
+from wattkeeper.core.schedule import Schedule
 from wattkeeper.errors import Problem
 from wattkeeper.units import format_power
 
@@ -16,10 +18,11 @@ Part = Rule | Ceiling
 
 def errors_of(policy: Policy, sound: Callable[[Part], bool]) -> Iterator[Problem]:
     """Rules that no job can reach and bounds that cross. Parts that are not ``sound`` (read whole) are left out."""
+    known = Implications()
     for at, rule in enumerate(policy.rules):
         if not sound(rule):
             continue
-        text = _why_unreachable(rule, [earlier for earlier in policy.rules[:at] if sound(earlier)])
+        text = _why_unreachable(policy, at, sound, known)
         if text:
             yield Problem(rule.source.file, rule.source.line, f"caps[{rule.name}]", text)
         if rule.requests and _surely_more(rule.requests.min, rule.requests.max):
@@ -34,26 +37,41 @@ def errors_of(policy: Policy, sound: Callable[[Part], bool]) -> Iterator[Problem
 
 def warnings_of(policy: Policy) -> Iterator[Problem]:
     """Caps outside of a known model's range, and rules by which users can choose to have more power."""
-    for path, cap, when in _caps_of(policy):
+    yield from out_of_known_range(policy)
+    known = Implications()
+    for at in range(len(policy.rules)):
+        yield from _more_by_choice(policy, at, known)
+    known_times: dict[Schedule, str | None] = {}
+    for section, parts in (("caps", policy.rules), ("ceilings", policy.ceilings)):
+        for part in parts:
+            yield from _constant(f"{section}[{part.name}].when.schedule", part, known_times)
+
+
+def out_of_known_range(policy: Policy) -> Iterator[Problem]:
+    """Caps in watts that none of the known models takes which their own text, or a ``when``, names."""
+    for path, cap, when in caps_of(policy):
         yield from _out_of_range(path, cap, when)
-    for at, rule in enumerate(policy.rules):
-        yield from _more_by_choice(rule, policy.rules[at + 1 :])
 
 
 _NEVER = "never matches: what `not` excludes is all that the rest selects"
 
 
-def _why_unreachable(rule: Rule, earlier: list[Rule]) -> str | None:
-    if never(rule.when):
+def _why_unreachable(policy: Policy, at: int, sound: Callable[[Part], bool], known: Implications) -> str | None:
+    """The reason why no job reaches the rule at that place: an earlier sound rule, the first that covers it."""
+    when = policy.filing.whens[at]
+    if never(when):
         return _NEVER
-    for other in earlier:
-        if implies(rule.when, other.when):
-            place = f"rule '{other.name}' ({other.source})"
-            return f"never reached: {place} comes first and fits every job that this rule fits"
+    for place in policy.filing.may_cover(when):
+        if place >= at:
+            break
+        other = policy.rules[place]
+        if sound(other) and known.implies(when, policy.filing.whens[place]):
+            where = f"rule '{other.name}' ({other.source})"
+            return f"never reached: {where} comes first and fits every job that this rule fits"
     return None
 
 
-def _caps_of(policy: Policy) -> Iterator[tuple[str, Cap, When]]:
+def caps_of(policy: Policy) -> Iterator[tuple[str, Cap, When]]:
     """Every cap with its path and the ``when`` it stands under; a profile's again where a ``when`` narrows models."""
     for name, cap in policy.profiles.items():
         yield f"profiles.{name}.cap", cap, When()
@@ -65,6 +83,25 @@ def _caps_of(policy: Policy) -> Iterator[tuple[str, Cap, When]]:
     for ceiling in policy.ceilings:
         yield f"ceilings[{ceiling.name}].cap", ceiling.cap, ceiling.when
     yield "idle.cap", policy.idle, When()
+
+
+def _constant(path: str, part: Part, known: dict[Schedule, str | None]) -> Iterator[Problem]:
+    """Schedules that no day has, and ones that are never over. ``known``: what was said of those met before."""
+    for schedule in part.when.schedules():
+        if schedule not in known:
+            known[schedule] = _why_constant(schedule)
+        text = known[schedule]
+        if text is not None:
+            yield Problem(part.source.file, part.source.line, path, text, warning=True)
+
+
+def _why_constant(schedule: Schedule) -> str | None:
+    """Why its answer never turns, as far ahead as it looks; None: it does."""
+    if not schedule.ever():
+        return "never holds: no day is one of its days"
+    if schedule.active(0.0, UTC) and schedule.next_edge(0.0, UTC) is None:
+        return "always holds: leave the schedule out"
+    return None
 
 
 def _out_of_range(path: str, cap: Cap, when: When) -> Iterator[Problem]:
@@ -85,15 +122,19 @@ def _out_of_range(path: str, cap: Cap, when: When) -> Iterator[Problem]:
         yield Problem(cap.source.file, cap.source.line, path, text, warning=True)
 
 
-def _more_by_choice(rule: Rule, later: tuple[Rule, ...]) -> Iterator[Problem]:
+def _more_by_choice(policy: Policy, at: int, known: Implications) -> Iterator[Problem]:
     """A warning where the next rule that is sure to fit, were the user to choose otherwise, surely gives less."""
+    rule = policy.rules[at]
     fields = sorted(rule.when.fields() & USERS_CHOOSE)
     if not fields:
         return
-    rest = _without_choice(rule.when)
-    other = next((found for found in later if implies(rest, found.when)), None)
-    if other is None:
+    whens = policy.filing.whens
+    rest = _without_choice(whens[at])
+    later = (place for place in policy.filing.may_cover(rest) if place > at)
+    found = next((place for place in later if known.implies(rest, whens[place])), None)
+    if found is None:
         return
+    other = policy.rules[found]
     top, else_top = _top(rule), _top(other)
     if top is None or else_top is None or not _surely_more(top, else_top):
         return

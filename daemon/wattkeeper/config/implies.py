@@ -9,14 +9,39 @@ from wattkeeper.core.policy import Compare, Glob, Hosts, Pattern, Selector, When
 _META = frozenset("*?[")
 
 
+class Implications:
+    """``implies`` for many ``when`` that share selectors (as one object: see ``Filing``): each pair is compared once.
+
+    What it has compared must live as long as it does.
+    """
+
+    def __init__(self) -> None:
+        self._seen: dict[tuple[int, int], bool] = {}
+
+    def implies(self, left: When, right: When) -> bool:
+        """True only if every job on every GPU that ``left`` fits is fitted by ``right`` too."""
+        for other in right.selectors:
+            for mine in left.selectors:
+                if mine is other or (mine.field == other.field and self._selector_implies(mine, other)):
+                    break
+            else:
+                return False
+        if right.negated is None:
+            return True
+        # not N(right) follows from not N(left) where N(right) implies N(left)
+        return left.negated is not None and self.implies(right.negated, left.negated)
+
+    def _selector_implies(self, left: Selector, right: Selector) -> bool:
+        pair = id(left), id(right)
+        found = self._seen.get(pair)
+        if found is None:
+            found = self._seen[pair] = _selector_implies(left, right)
+        return found
+
+
 def implies(left: When, right: When) -> bool:
     """True only if every job on every GPU that ``left`` fits is fitted by ``right`` too."""
-    if not all(any(_selector_implies(mine, other) for mine in left.selectors) for other in right.selectors):
-        return False
-    if right.negated is None:
-        return True
-    # not N(right) follows from not N(left) where N(right) implies N(left)
-    return left.negated is not None and implies(right.negated, left.negated)
+    return Implications().implies(left, right)
 
 
 def never(when: When) -> bool:
@@ -57,7 +82,7 @@ def _covered(pattern: Pattern, by: tuple[Pattern, ...], fold: bool) -> bool:
     if isinstance(pattern, Hosts):
         return all(name in names or any(fits_glob(glob, name) for glob in globs) for name in pattern.names)
     if not isinstance(pattern, Glob):
-        return False
+        return pattern in by
     mine = pattern.pattern.lower() if fold else pattern.pattern
     if not _META & set(mine):
         return mine in names or any(fits_glob(glob, mine) for glob in globs)

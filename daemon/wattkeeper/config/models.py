@@ -1,7 +1,8 @@
 """Power limits that models of GPU are known to take, to doubt a cap before it meets the device.
 
 Only for warnings: the range that counts is the one the device itself tells. Sources: the ranges that
-``nvidia-smi -q -d POWER`` has shown on such boards, and NVIDIA's data sheets for the board's power by design.
+``nvidia-smi -q -d POWER`` has shown on such boards, and NVIDIA's data sheets for the board's power by design;
+``simulator/models.yaml`` names each. A table of its own, because the agent reads policies, and not that file.
 """
 
 from dataclasses import dataclass
@@ -34,9 +35,9 @@ KNOWN = (
     _known("NVIDIA A100-SXM4-80GB", 100, 500),
     _known("NVIDIA A40", 100, 300),
     _known("NVIDIA H100 80GB HBM3", 200, 700),
-    _known("NVIDIA H100 PCIe", 200, 400),
+    _known("NVIDIA H100 PCIe", 200, 350),
     _known("NVIDIA H100 NVL", 200, 400),
-    _known("NVIDIA GH200 480GB", 200, 1000),
+    _known("NVIDIA GH200 480GB", 100, 900),
     _known("Quadro RTX 6000", 100, 260),
 )
 

@@ -1,14 +1,31 @@
 """A site's policy files: YAML in, ``core.policy.Policy`` out, or every problem at once."""
 
+import gc
 import hashlib
-import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal, cast
 
 from wattkeeper.config.caps import read_cap, read_profile
 from wattkeeper.config.checks import errors_of, warnings_of
+from wattkeeper.config.policy_shape import (
+    CEILING,
+    IDLE,
+    MODE,
+    NAME,
+    OUTSIDE,
+    PART_NAME,
+    POLICY,
+    PROFILE_ENTRY,
+    RAMP,
+    REQUESTS,
+    RULE,
+    SHARED_GPUS,
+    VERSION,
+)
+from wattkeeper.config.shapes import Shape
 from wattkeeper.config.walk import Walk, join, raise_if_any
 from wattkeeper.config.when import read_when
 from wattkeeper.config.yaml_lines import Items, Node, Table, Text, parse, read_text
@@ -19,12 +36,11 @@ from wattkeeper.model import Source
 from wattkeeper.system.trust import OURS, Kind, Trust, UntrustedError, check
 from wattkeeper.text import printable
 
-POLICY_KEYS = ("version", "profiles", "caps", "ceilings", "idle", "shared_gpus")
+POLICY_KEYS = POLICY.names
 
-_NAME = re.compile(r"[\w](?:[\w .:@+/-]{0,62}[\w.:@+/-])?")
-_RULE_KEYS = ("name", "when", "cap", "requests", "mode")
-_CEILING_KEYS = ("name", "when", "cap")
-_REQUEST_KEYS = ("min", "max", "outside")
+RAMP_S = 600
+"""How long the ramp of a ceiling with a schedule is where the policy does not say."""
+
 _WRONG = Cap(text="", choices=())
 """Stands in for a cap in which something is wrong, which has been noted. It compares with nothing."""
 
@@ -77,6 +93,11 @@ def parse_policies(files: Sequence[tuple[str, str]]) -> tuple[Policy, tuple[Prob
     Profiles are merged; caps and ceilings are concatenated in the order of the files. Raises ``ConfigError`` with
     every problem of every file at once. No I/O.
     """
+    with _no_collection():
+        return _parse_policies(files)
+
+
+def _parse_policies(files: Sequence[tuple[str, str]]) -> tuple[Policy, tuple[Problem, ...]]:
     reader = _Reader()
     sections = [found for name, text in files if (found := reader.open(name, text)) is not None]
     for walk, known in sections:
@@ -87,6 +108,19 @@ def parse_policies(files: Sequence[tuple[str, str]]) -> tuple[Policy, tuple[Prob
     reader.problems += errors_of(policy, lambda part: id(part) not in reader.broken)
     raise_if_any(reader.problems)
     return policy, tuple(warnings_of(policy))
+
+
+@contextmanager
+def _no_collection() -> Iterator[None]:
+    """No search for cycles while a policy is read: it makes none, and to walk all of it again and again takes half
+    as long as reading it."""
+    was = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was:
+            gc.enable()
 
 
 def _digest(files: Sequence[tuple[str, str]]) -> str:
@@ -126,9 +160,9 @@ class _Reader:
         if root is None:
             self.problems.append(Problem(file, 1, "", "the file is empty (needed at least: version: 1)"))
             return None
-        known = walk.table(root, "", POLICY_KEYS, required=("version",))
+        known = walk.table(root, "", POLICY.names, POLICY.required)
         if "version" in known:
-            walk.choice(known["version"][1], "version", ("1",))
+            walk.choice(known["version"][1], "version", VERSION.words)
         return walk, known
 
     def read_profiles(self, walk: Walk, known: _Known) -> None:
@@ -146,24 +180,24 @@ class _Reader:
                 walk.error(key, path, text + "; not baseline, default, min or max")
             if not self._unique(walk, key, "profile", key.value, path):
                 continue
-            entry = walk.table(value, path, ("cap",), required=("cap",))
+            entry = walk.table(value, path, PROFILE_ENTRY.names, PROFILE_ENTRY.required)
             cap = read_profile(walk, entry["cap"][1], join(path, "cap")) if "cap" in entry else None
             self.profiles[key.value] = cap or _WRONG
 
     def read_rest(self, walk: Walk, known: _Known) -> None:
         """Everything else, now that all profiles are known."""
-        for section, keys, make in (("caps", _RULE_KEYS, self._rule), ("ceilings", _CEILING_KEYS, self._ceiling)):
+        for section, shape, make in (("caps", RULE, self._rule), ("ceilings", CEILING, self._ceiling)):
             if section in known:
-                self._entries(walk, known[section][1], section, keys, make)
+                self._entries(walk, known[section][1], section, shape, make)
         if "idle" in known:
             key, value = known["idle"]
-            entry = walk.table(value, "idle", ("cap",), required=("cap",))
+            entry = walk.table(value, "idle", IDLE.names, IDLE.required)
             cap = read_cap(walk, entry["cap"][1], "idle.cap", self.profiles) if "cap" in entry else None
             self._once(walk, key, "idle", self.idle)
             self.idle = (cap, Source(walk.file, key.line))
         if "shared_gpus" in known:
             key, value = known["shared_gpus"]
-            choice = walk.choice(value, "shared_gpus", ("highest", "lowest"))
+            choice = walk.choice(value, "shared_gpus", SHARED_GPUS.words)
             self._once(walk, key, "shared_gpus", self.shared)
             self.shared = (choice, Source(walk.file, key.line))
 
@@ -179,7 +213,7 @@ class _Reader:
         )
 
     def _entries(
-        self, walk: Walk, node: Node, section: str, keys: tuple[str, ...], make: "Callable[[_Entry], Rule | Ceiling]"
+        self, walk: Walk, node: Node, section: str, shape: Shape, make: "Callable[[_Entry], Rule | Ceiling]"
     ) -> None:
         """The entries of ``caps`` or ``ceilings``."""
         if isinstance(node, Items) and not node.items:
@@ -189,9 +223,9 @@ class _Reader:
             path = f"{section}[#{at}]"
             named = item.entries if isinstance(item, Table) else ()
             name = next((v.value for k, v in named if k.value == "name" and isinstance(v, Text)), None)
-            if name is not None and _NAME.fullmatch(name):
+            if name is not None and NAME.fullmatch(name):
                 path = f"{section}[{name}]"
-            known = walk.table(item, path, keys, ("name", "cap"), refused=("ramp",) if section == "ceilings" else ())
+            known = walk.table(item, path, shape.names, shape.required)
             part = make(_Entry(walk, item, path, self._name(walk, known, section, path), known))
             if len(self.problems) > before:
                 self.broken.add(id(part))
@@ -203,15 +237,14 @@ class _Reader:
         text = walk.text(node, join(path, "name"))
         if text is None:
             return ""
-        if not _NAME.fullmatch(text):
-            allowed = "letters, digits, spaces and _ . : @ + / -, at most 64"
-            walk.error(node, join(path, "name"), f"'{printable(text, 80)}' cannot be a name", allowed)
+        if not NAME.fullmatch(text):
+            walk.error(node, join(path, "name"), f"'{printable(text, 80)}' cannot be a name", PART_NAME.allowed)
         self._unique(walk, node, section, text, join(path, "name"))
         return text
 
     def _rule(self, entry: "_Entry") -> Rule:
         walk, path, known = entry.walk, entry.path, entry.known
-        mode = walk.choice(known["mode"][1], join(path, "mode"), ("enforce", "observe")) if "mode" in known else None
+        mode = walk.choice(known["mode"][1], join(path, "mode"), MODE.words) if "mode" in known else None
         rule = Rule(
             name=entry.name,
             when=entry.when(),
@@ -226,11 +259,9 @@ class _Reader:
     def _requests(self, entry: "_Entry") -> Requests:
         path = join(entry.path, "requests")
         node = entry.known["requests"][1]
-        known = entry.walk.table(node, path, _REQUEST_KEYS, ("min", "max"))
+        known = entry.walk.table(node, path, REQUESTS.names, REQUESTS.required)
         inner = _Entry(entry.walk, node, path, "", known)
-        outside = (
-            entry.walk.choice(known["outside"][1], f"{path}.outside", ("clamp", "deny")) if "outside" in known else ""
-        )
+        outside = entry.walk.choice(known["outside"][1], f"{path}.outside", OUTSIDE.words) if "outside" in known else ""
         return Requests(
             min=inner.cap("min", self.profiles),
             max=inner.cap("max", self.profiles),
@@ -238,11 +269,9 @@ class _Reader:
         )
 
     def _ceiling(self, entry: "_Entry") -> Ceiling:
-        if "ramp" in entry.known:
-            text = "not supported in this release: ramps belong to schedules, which are not built yet; leave it out"
-            entry.walk.error(entry.known["ramp"][0], join(entry.path, "ramp"), text)
         source = Source(entry.walk.file, entry.node.line)
-        ceiling = Ceiling(entry.name, entry.when(), entry.cap("cap", self.profiles), source)
+        when = entry.when()
+        ceiling = Ceiling(entry.name, when, entry.cap("cap", self.profiles), source, _ramp(entry, when))
         self.ceilings.append(ceiling)
         return ceiling
 
@@ -256,6 +285,26 @@ class _Reader:
     def _once(self, walk: Walk, node: Node, name: str, before: "tuple[object, Source] | None") -> None:
         if before is not None:
             walk.error(node, name, f"is already given in {before[1]}: once over all files")
+
+
+def _ramp(entry: "_Entry", when: When) -> int:
+    """A ceiling's ramp in seconds: ``RAMP_S`` where it has a schedule and says nothing else."""
+    scheduled = "schedule" in when.fields()
+    if "ramp" not in entry.known:
+        return RAMP_S if scheduled else 0
+    key, node = entry.known["ramp"]
+    path = join(entry.path, "ramp")
+    if isinstance(node, Text) and node.value.strip() == "0":
+        return 0
+    seconds = entry.walk.duration(node, path, *RAMP.bounds)
+    if seconds and not ("when" in entry.known and _mentions(entry.known["when"][1], "schedule")):
+        entry.walk.error(key, path, "there is no schedule in `when` for it to go by: leave it out")
+    return int(seconds or 0)
+
+
+def _mentions(node: Node, key: str) -> bool:
+    """Whether a mapping has that key, or one within it."""
+    return isinstance(node, Table) and any(k.value == key or _mentions(value, key) for k, value in node.entries)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,10 +1,13 @@
 """The agent's settings, ``/etc/wattkeeper/wattkeeper.yaml``: YAML in, ``Settings`` out, or every problem at once."""
 
-import re
 from dataclasses import dataclass
+from datetime import tzinfo
 from pathlib import Path
 from typing import Literal, cast
 
+from wattkeeper.config import settings_shape as forms
+from wattkeeper.config.schedule import read_zone
+from wattkeeper.config.shapes import Shape, Span, Words
 from wattkeeper.config.walk import Walk, join, raise_if_any
 from wattkeeper.config.yaml_lines import Items, Node, Null, Table, Text, parse, read_text
 from wattkeeper.core.match import fits_model
@@ -21,29 +24,7 @@ DEFAULT_PATH = Path("/etc/wattkeeper/wattkeeper.yaml")
 GpuName = int | GpuUuid
 """A GPU as settings name it: its minor number or its UUID."""
 
-SETTINGS_KEYS = (
-    "mode",
-    "node",
-    "interval",
-    "run_dir",
-    "state_dir",
-    "policies",
-    "gpus",
-    "metrics",
-    "slurm",
-    "ledger",
-    "drift",
-    "on_stop",
-)
-_GPU_KEYS = ("library", "include", "exclude", "map", "baseline", "exceed_baseline")
-_METRICS_KEYS = ("listen", "web_config", "textfile", "job_labels", "grace")
-_SLURM_KEYS = ("lookup", "conf", "bin_dir", "timeout", "event_users", "strict")
-_LEDGER_KEYS = ("keep",)
-_GPU_NAMES = "minor numbers such as 0, UUIDs such as GPU-1c2d…"
-_UUID = re.compile(r"(?:GPU|MIG)-[0-9A-Za-z/-]{1,80}")
-_LISTEN = re.compile(r"(?:\[(?P<six>[0-9A-Fa-f:.]+)\]|(?P<host>[A-Za-z0-9._-]*)):(?P<port>[0-9]{1,5})")
-_SOCKET_PATH = 107  # sun_path of unix(7), less the zero byte at its end
-_WORD = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.$-]{0,254}")
+SETTINGS_KEYS = forms.SETTINGS.names
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,10 +100,14 @@ class LedgerSettings:
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """Everything the settings file says. ``interval`` in seconds, of the agent's tick."""
+    """Everything the settings file says. ``interval`` in seconds, of the agent's tick.
+
+    ``time_zone``: in which the policy's schedules are meant that name none; None: the machine's.
+    """
 
     mode: Literal["enforce", "observe"] = "enforce"
     node: str | None = None
+    time_zone: tzinfo | None = None
     interval: float = 5.0
     run_dir: Path = Path("/run/wattkeeper")
     state_dir: Path = Path("/var/lib/wattkeeper")
@@ -153,7 +138,7 @@ def parse_settings(file: str, text: str) -> Settings:
     """
     root, found = parse(file, text)
     problems: list[Problem] = list(found)
-    settings = Settings() if root is None else _settings(_Section(Walk(file, problems), root, "", SETTINGS_KEYS))
+    settings = Settings() if root is None else _settings(_Section(Walk(file, problems), root, "", forms.SETTINGS))
     raise_if_any(problems)
     return settings
 
@@ -161,34 +146,34 @@ def parse_settings(file: str, text: str) -> Settings:
 class _Section:
     """One mapping of the settings. Each reader gives the default where the key is missing or was noted as wrong."""
 
-    def __init__(self, walk: Walk, node: Node, path: str, keys: tuple[str, ...]) -> None:
+    def __init__(self, walk: Walk, node: Node, path: str, shape: Shape) -> None:
         self.walk = walk
         self.path = path
-        self.known = {name: value for name, (_, value) in walk.table(node, path, keys).items()}
+        self.known = {name: value for name, (_, value) in walk.table(node, path, shape.names).items()}
 
     def at(self, key: str) -> str:
         return join(self.path, key)
 
-    def section(self, key: str, keys: tuple[str, ...]) -> "_Section":
+    def section(self, key: str, shape: Shape) -> "_Section":
         node = self.known.get(key, Table((), 0))
-        return _Section(self.walk, node, self.at(key), keys)
+        return _Section(self.walk, node, self.at(key), shape)
 
     def is_null(self, key: str) -> bool:
         return isinstance(self.known.get(key), Null)
 
-    def choice(self, key: str, allowed: tuple[str, ...], default: str) -> str:
+    def choice(self, key: str, allowed: Words, default: str) -> str:
         if key not in self.known:
             return default
-        return self.walk.choice(self.known[key], self.at(key), allowed) or default
+        return self.walk.choice(self.known[key], self.at(key), allowed.words) or default
 
     def flag(self, key: str, *, default: bool) -> bool:
         found = self.walk.flag(self.known[key], self.at(key)) if key in self.known else None
         return default if found is None else found
 
-    def duration(self, key: str, default: float, least: float, most: float, allowed: str) -> float:
+    def duration(self, key: str, default: float, span: Span) -> float:
         if key not in self.known:
             return default
-        found = self.walk.duration(self.known[key], self.at(key), least, most, allowed)
+        found = self.walk.duration(self.known[key], self.at(key), *span.bounds)
         return default if found is None else found
 
     def path_or_none(self, key: str) -> Path | None:
@@ -210,33 +195,37 @@ class _Section:
 
     def word(self, node: Node, path: str) -> str | None:
         text = self.walk.text(node, path)
-        if text is None or _WORD.fullmatch(text):
+        if text is None or forms.WORD.fullmatch(text):
             return text
         self.walk.error(node, path, f"'{printable(text, 60)}' is not a name")
         return None
 
 
 def _settings(top: _Section) -> Settings:
-    bounds = "100ms to 1h, such as 5s"
     return Settings(
-        mode=cast("Literal['enforce', 'observe']", top.choice("mode", ("enforce", "observe"), "enforce")),
+        mode=cast("Literal['enforce', 'observe']", top.choice("mode", forms.MODE, "enforce")),
         node=None if "node" not in top.known or top.is_null("node") else top.word(top.known["node"], "node"),
-        interval=top.duration("interval", _DEFAULTS.interval, 0.1, 3600, bounds),
+        time_zone=_time_zone(top),
+        interval=top.duration("interval", _DEFAULTS.interval, forms.INTERVAL),
         run_dir=top.directory("run_dir", _DEFAULTS.run_dir),
         state_dir=top.directory("state_dir", _DEFAULTS.state_dir),
         policies=top.directory("policies", _DEFAULTS.policies),
-        gpus=_gpus(top.section("gpus", _GPU_KEYS)),
-        metrics=_metrics(top.section("metrics", _METRICS_KEYS)),
-        slurm=_slurm(top.section("slurm", _SLURM_KEYS)),
-        ledger=_ledger(top.section("ledger", _LEDGER_KEYS)),
-        drift=cast(
-            "Literal['repair', 'report', 'yield']", top.choice("drift", ("repair", "report", "yield"), "repair")
-        ),
+        gpus=_gpus(top.section("gpus", forms.GPUS)),
+        metrics=_metrics(top.section("metrics", forms.METRICS)),
+        slurm=_slurm(top.section("slurm", forms.SLURM)),
+        ledger=_ledger(top.section("ledger", forms.LEDGER)),
+        drift=cast("Literal['repair', 'report', 'yield']", top.choice("drift", forms.DRIFT, "repair")),
         on_stop=cast(
             "Literal['restore-idle', 'keep', 'restore']",
-            top.choice("on_stop", ("restore-idle", "keep", "restore"), "restore-idle"),
+            top.choice("on_stop", forms.ON_STOP, "restore-idle"),
         ),
     )
+
+
+def _time_zone(top: _Section) -> tzinfo | None:
+    if "time_zone" not in top.known or top.is_null("time_zone"):
+        return None
+    return read_zone(top.walk, top.known["time_zone"], "time_zone")
 
 
 def _gpus(section: _Section) -> GpuSettings:
@@ -251,19 +240,19 @@ def _gpus(section: _Section) -> GpuSettings:
 
 
 def _metrics(section: _Section) -> MetricsSettings:
-    allowed, unset = ("full", "id", "none"), section.is_null("job_labels")
-    labels = None if unset else section.choice("job_labels", allowed, "") or None
+    unset = section.is_null("job_labels")
+    labels = None if unset else section.choice("job_labels", forms.JOB_LABELS, "") or None
     return MetricsSettings(
         listen=_listen(section),
         web_config=section.path_or_none("web_config"),
         textfile=section.path_or_none("textfile"),
         job_labels=cast("Literal['full', 'id', 'none'] | None", labels),
-        grace=section.duration("grace", _DEFAULTS.metrics.grace, 0, 86_400, "0s to 1d, such as 5m"),
+        grace=section.duration("grace", _DEFAULTS.metrics.grace, forms.GRACE),
     )
 
 
 def _slurm(section: _Section) -> SlurmSettings:
-    lookup = section.choice("lookup", ("auto", "pyslurm", "scontrol", "off"), "auto")
+    lookup = section.choice("lookup", forms.LOOKUP, "auto")
     users: tuple[str, ...] = _DEFAULTS.slurm.event_users
     if "event_users" in section.known:
         path = section.at("event_users")
@@ -273,35 +262,32 @@ def _slurm(section: _Section) -> SlurmSettings:
         lookup=cast("Literal['auto', 'pyslurm', 'scontrol', 'off']", lookup),
         conf=section.path_or_none("conf"),
         bin_dir=section.path_or_none("bin_dir"),
-        timeout=section.duration("timeout", _DEFAULTS.slurm.timeout, 0.05, 60, "50ms to 1m, such as 2s"),
+        timeout=section.duration("timeout", _DEFAULTS.slurm.timeout, forms.TIMEOUT),
         event_users=users,
-        strict=cast("Literal['off', 'fail']", section.choice("strict", ("off", "fail"), "off")),
+        strict=cast("Literal['off', 'fail']", section.choice("strict", forms.STRICT, "off")),
     )
 
 
 def _ledger(section: _Section) -> LedgerSettings:
-    return LedgerSettings(
-        keep=section.duration("keep", _DEFAULTS.ledger.keep, 86_400, 36_500 * 86_400, "1d to 36500d, such as 400d")
-    )
+    return LedgerSettings(keep=section.duration("keep", _DEFAULTS.ledger.keep, forms.KEEP))
 
 
 def _listen(section: _Section) -> Listen | UnixListen | None:
     default = _DEFAULTS.metrics.listen
     if "listen" not in section.known:
         return default
-    node, path = section.known["listen"], section.at("listen")
-    allowed = '"127.0.0.1:9745", "[::1]:9745", unix:/PATH, null'
+    node, path, allowed = section.known["listen"], section.at("listen"), forms.ADDRESS.allowed
     if isinstance(node, Null):
         return None
     text = section.walk.text(node, path, allowed)
-    found = _LISTEN.fullmatch(text) if text is not None else None
+    found = forms.LISTEN.fullmatch(text) if text is not None else None
     if text is None:
         return default
     if text.startswith("unix:"):
         where = Path(text.removeprefix("unix:"))
-        if where.is_absolute() and len(str(where).encode()) <= _SOCKET_PATH:
+        if where.is_absolute() and len(str(where).encode()) <= forms.SOCKET_PATH:
             return UnixListen(where)
-        too = f"is not an absolute path of at most {_SOCKET_PATH} bytes"
+        too = f"is not an absolute path of at most {forms.SOCKET_PATH} bytes"
         section.walk.error(node, path, f"'{printable(text, 60)}' {too}", allowed)
         return default
     if found is None or not int(found["port"]) <= 65_535:
@@ -326,14 +312,14 @@ def _gpu_names(section: _Section, key: str) -> tuple[GpuName, ...] | None:
 
 
 def _gpu_name(walk: Walk, node: Node, path: str) -> GpuName | None:
-    text = walk.text(node, path, _GPU_NAMES)
+    text = walk.text(node, path, forms.GPU.allowed)
     if text is None:
         return None
-    if re.fullmatch(r"[0-9]{1,3}", text):
+    if forms.MINOR.fullmatch(text):
         return int(text)
-    if _UUID.fullmatch(text):
+    if forms.UUID.fullmatch(text):
         return GpuUuid(text)
-    walk.error(node, path, f"'{printable(text, 60)}' names no GPU", _GPU_NAMES)
+    walk.error(node, path, f"'{printable(text, 60)}' names no GPU", forms.GPU.allowed)
     return None
 
 
@@ -349,7 +335,7 @@ def _map(section: _Section) -> tuple[tuple[int, GpuName], ...] | None:
             pairs += [] if name is None else [(at, name)]
     else:
         for key, value in node.entries:
-            if not re.fullmatch(r"0|[1-9][0-9]{0,2}", key.value):
+            if not forms.GRES_INDEX.fullmatch(key.value):
                 walk.error(key, path, f"'{printable(key.value, 60)}' is not a GRES index", "0, 1, 2 …")
                 continue
             name = _gpu_name(walk, value, f"{path}.{key.value}")
@@ -364,9 +350,8 @@ def _baseline(section: _Section) -> Literal["found", "default"] | tuple[tuple[st
         return "found"
     node, path, walk = section.known["baseline"], section.at("baseline"), section.walk
     if not isinstance(node, Table):
-        allowed = ("found", "default")
         text = walk.text(node, path, 'found, default, {"*A100*": 400W}')
-        if text is not None and text not in allowed:
+        if text is not None and text not in forms.BASELINE.words:
             walk.error(node, path, f"'{printable(text, 60)}' is unknown", 'found, default, {"*A100*": 400W}')
         return "default" if text == "default" else "found"
     return tuple(pair for key, value in node.entries if (pair := _declared(walk, key, value, path)) is not None)

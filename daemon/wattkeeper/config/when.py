@@ -1,25 +1,16 @@
 """``when``: which jobs, nodes and GPUs a rule or ceiling is for."""
 
-import re
 from typing import Literal, cast
 
+from wattkeeper.config.policy_shape import COMPARE, COUNT, COUNT_FIELDS, TEXT_FIELDS, WHEN
+from wattkeeper.config.schedule import read_schedules
 from wattkeeper.config.walk import Walk, join
 from wattkeeper.config.yaml_lines import Node, Text
 from wattkeeper.core.hostlist import HostlistError, expand
 from wattkeeper.core.policy import Compare, Glob, Hosts, Pattern, Selector, When
 from wattkeeper.text import printable
 
-_COUNTS = ("gpus", "num_nodes")
-_NO_COMMAS = frozenset({"user", "account", "partition", "reservation", "constraint"})
-_NOT_BUILT = {
-    "group": "name users or accounts instead",
-    "qos": "Slurm's hooks do not tell it; select by account, partition or reservation instead",
-    "job_name": "Slurm's hooks do not tell it; select by account, partition or constraint instead",
-    "schedule": "exchange the policy file at the time, from cron, and run `systemctl reload wattkeeper` instead",
-}
-_FIELDS = ("user", "account", "partition", "reservation", "constraint", *_COUNTS, "node", "gpu_model")
-_KEYS = (*_FIELDS, "not")
-_COMPARE = re.compile(r"(==|!=|<=|>=|=|<|>|)\s*([0-9]{1,6})")
+_NO_COMMAS = frozenset(TEXT_FIELDS) - {"job_name"}
 
 _Op = Literal["==", "!=", "<", "<=", ">", ">="]
 
@@ -28,11 +19,12 @@ def read_when(walk: Walk, node: Node, path: str) -> When:
     """A ``when`` mapping; what is wrong with it is noted and left out."""
     selectors: list[Selector] = []
     negated: When | None = None
-    known = walk.table(node, path, _KEYS, refused=tuple(_NOT_BUILT))
-    for name, (key, value) in known.items():
+    known = walk.table(node, path, WHEN.names)
+    for name, (_, value) in known.items():
         here = join(path, name)
-        if name in _NOT_BUILT:
-            walk.error(key, here, f"not supported in this release: {_NOT_BUILT[name]}", ", ".join(_KEYS))
+        if name == "schedule":
+            schedules = read_schedules(walk, value, here)
+            selectors += [Selector(name, schedules)] if schedules else []
         elif name == "not":
             negated = read_when(walk, value, here)
             if not negated.selectors and negated.negated is None and not _entries(value):
@@ -50,7 +42,7 @@ def _entries(node: Node) -> int:
 
 def _patterns(walk: Walk, field: str, text: Text, path: str) -> list[Pattern]:
     value = text.value.strip()
-    if field in _COUNTS:
+    if field in COUNT_FIELDS:
         return _count(walk, value, text, path)
     if field == "node":
         return _nodes(walk, value, text, path)
@@ -61,9 +53,9 @@ def _patterns(walk: Walk, field: str, text: Text, path: str) -> list[Pattern]:
 
 
 def _count(walk: Walk, value: str, text: Text, path: str) -> list[Pattern]:
-    found = _COMPARE.fullmatch(value)
+    found = COMPARE.fullmatch(value)
     if found is None:
-        walk.error(text, path, f"'{printable(value, 60)}' is not a count or comparison", '2, ">=2", "<8", "!=1"')
+        walk.error(text, path, f"'{printable(value, 60)}' is not a count or comparison", COUNT.allowed)
         return []
     op = found[1] if found[1] not in {"", "="} else "=="
     return [Compare(cast("_Op", op), int(found[2]))]

@@ -105,11 +105,20 @@ def parse(file: str, text: str) -> tuple[Node | None, tuple[Problem, ...]]:
     _refuse_characters(file, text)
     builder = _Builder(file)
     try:
-        for event in yaml.parse(text, Loader=_LOADER):
+        for event in _events(text):
             builder.take(event)
     except yaml.YAMLError as error:
         raise ConfigError((_syntax(file, text, error),)) from error
     return builder.root, tuple(builder.problems)
+
+
+def _events(text: str) -> Iterator[Any]:
+    """As ``yaml.parse``, without its question before each event whether there is one."""
+    loader = _LOADER(text)
+    try:
+        yield from iter(loader.get_event, None)
+    finally:
+        loader.dispose()
 
 
 def _too_big(file: str) -> Problem:
@@ -160,37 +169,38 @@ class _Builder:
 
     def take(self, event: Any) -> None:
         """One event more. Raises ``ConfigError`` for what is refused outright."""
+        kind = type(event)
+        if kind is yaml.MappingEndEvent or kind is yaml.SequenceEndEvent:
+            self._close()
+            return
         line = event.start_mark.line + 1
-        if isinstance(event, yaml.DocumentStartEvent) and self.root is not None:
-            self._refuse(line, "a second document begins here: one file holds one")
-        if isinstance(event, yaml.AliasEvent):
+        if not isinstance(event, yaml.NodeEvent):
+            if kind is yaml.DocumentStartEvent and self.root is not None:
+                self._refuse(line, "a second document begins here: one file holds one")
+            return
+        if kind is yaml.AliasEvent:
             self._refuse(
                 line, f'aliases are not allowed: put "*{printable(str(event.anchor), 40)}" in quotes if it is a pattern'
             )
-        if not isinstance(event, yaml.NodeEvent):
-            if isinstance(event, (yaml.MappingEndEvent, yaml.SequenceEndEvent)):
-                self._close()
-            return
         if event.anchor is not None:
             self._refuse(line, f"anchors are not allowed: remove '&{printable(event.anchor, 40)}', or put it in quotes")
         tag = getattr(event, "tag", None)
         if tag is not None:
             self._refuse(line, f"tags are not allowed: remove '{printable(tag, 40)}', or put it in quotes")
-        if isinstance(event, yaml.ScalarEvent):
+        if kind is yaml.ScalarEvent:
             self._add(self._scalar(event, line))
             return
         if len(self._stack) >= MAX_DEPTH:
             self._refuse(line, f"nested more than {MAX_DEPTH} deep")
-        self._stack.append(_Open(isinstance(event, yaml.MappingStartEvent), line, []))
+        self._stack.append(_Open(kind is yaml.MappingStartEvent, line, []))
 
     def _refuse(self, line: int, text: str) -> None:
         raise ConfigError((*self.problems, Problem(self.file, line, "", text)))
 
     def _scalar(self, event: Any, line: int) -> Node:
-        plain = event.style in {None, ""}
-        if plain and event.value in _NULLS:
+        if not event.style and event.value in _NULLS:
             return Null(line)
-        if _FORBIDDEN.search(event.value):
+        if event.style == '"' and _FORBIDDEN.search(event.value):
             shown = printable(event.value, 60)
             self.problems.append(Problem(self.file, line, "", f"control character in '{shown}': remove it"))
             return Text(shown, line)

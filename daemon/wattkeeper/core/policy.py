@@ -8,6 +8,13 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Literal
 
+from wattkeeper.core.filing import Filing
+from wattkeeper.core.when import Compare as Compare
+from wattkeeper.core.when import Glob as Glob
+from wattkeeper.core.when import Hosts as Hosts
+from wattkeeper.core.when import Pattern as Pattern
+from wattkeeper.core.when import Selector as Selector
+from wattkeeper.core.when import When as When
 from wattkeeper.model import Source
 from wattkeeper.units import BasisPoints, Milliwatts
 
@@ -50,52 +57,6 @@ class Cap:
 
 
 @dataclass(frozen=True, slots=True)
-class Glob:
-    """Shell-style pattern for a name; case matters, as it does in Slurm."""
-
-    pattern: str
-
-
-@dataclass(frozen=True, slots=True)
-class Hosts:
-    """A hostlist, expanded: ``node[1-3,7]``."""
-
-    names: frozenset[str]
-
-
-@dataclass(frozen=True, slots=True)
-class Compare:
-    """A comparison for a count: ``2``, ``>=2``."""
-
-    op: Literal["==", "!=", "<", "<=", ">", ">="]
-    number: int
-
-
-Pattern = Glob | Hosts | Compare
-
-
-@dataclass(frozen=True, slots=True)
-class Selector:
-    """``field: patterns``: true where any of the patterns fits."""
-
-    field: str
-    patterns: tuple[Pattern, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class When:
-    """All selectors fit, and the ``not`` part, if there is one, does not fit as a whole. Empty: always true."""
-
-    selectors: tuple[Selector, ...] = ()
-    negated: "When | None" = None
-
-    def fields(self) -> frozenset[str]:
-        """Names of the fields that deciding this may need."""
-        own = frozenset(s.field for s in self.selectors)
-        return own | self.negated.fields() if self.negated else own
-
-
-@dataclass(frozen=True, slots=True)
 class Requests:
     """What the owner of a job may ask for. ``outside``: what becomes of a request out of bounds."""
 
@@ -118,12 +79,17 @@ class Rule:
 
 @dataclass(frozen=True, slots=True)
 class Ceiling:
-    """A bound over every cap it matches; without selectors of jobs it holds for idle GPUs too."""
+    """A bound over every cap it matches; without selectors of jobs it holds for idle GPUs too.
+
+    ``ramp_s``: for so long before its schedule begins, and after it ends, nodes take it on, and leave it, one after
+    another.
+    """
 
     name: str
     when: When
     cap: Cap
     source: Source
+    ramp_s: int = 0
 
 
 BASELINE_CAP = Cap(text="baseline", choices=(("*", Keyword.BASELINE),))
@@ -139,8 +105,29 @@ class Policy:
     shared_gpus: Literal["highest", "lowest"] = "highest"
     profiles: Mapping[str, Cap] = field(default_factory=dict)
     digest: str = ""  # of the files' bytes, for the metric policy_info
+    filing: Filing = field(init=False, repr=False, compare=False)  # of the rules' whens
+    terms: tuple[int, ...] = field(
+        init=False, repr=False, compare=False
+    )  # one for each rule: rules of one number cap alike
+    _fields: frozenset[str] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        """Prepare what follows from the rest, so that no decision looks at each of thousands of rules."""
+        object.__setattr__(self, "filing", Filing(rule.when for rule in self.rules))
+        numbers: dict[object, int] = {}
+        terms = tuple(numbers.setdefault(_terms(rule), len(numbers)) for rule in self.rules)
+        object.__setattr__(self, "terms", terms)
+        whens = {*self.filing.whens, *(ceiling.when for ceiling in self.ceilings)}
+        object.__setattr__(self, "_fields", frozenset(name for when in whens for name in when.fields()))
 
     def fields(self) -> frozenset[str]:
         """Names of every field that some rule or ceiling looks at."""
-        whens = [rule.when for rule in self.rules] + [ceiling.when for ceiling in self.ceilings]
-        return frozenset(name for when in whens for name in when.fields())
+        return self._fields
+
+
+def _terms(rule: Rule) -> object:
+    """All of a rule that its caps come from, whatever words and lines they were written in."""
+    if rule.requests is None:
+        return rule.cap.choices
+    asked = rule.requests
+    return rule.cap.choices, asked.min.choices, asked.max.choices, asked.outside

@@ -7,6 +7,7 @@ import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 
 from wattkeeper.core.policy import Amount, Keyword, Percent, Watts
 from wattkeeper.text import printable
@@ -24,8 +25,8 @@ _TOKEN = re.compile(
     rf"(?P<stray>(?:(?<=[0-9])\s+(?:%|kw|mw)(?=[{_BREAK}]|\Z))?)",
     re.IGNORECASE,
 )
-_PROFILE = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,63}")
-_MILLI = re.compile(r"m\s*w\s*\Z", re.IGNORECASE)
+PROFILE = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,63}")
+MILLI = re.compile(r"m\s*w\s*\Z", re.IGNORECASE)
 _TWO = "asks for two different things"
 
 
@@ -82,6 +83,7 @@ def parse_comment(comment: str | None) -> Request:
     return requests[0]
 
 
+@lru_cache(maxsize=1024)
 def parse_amount(text: str) -> Amount | None:
     """``250W``, ``250``, ``0.25kW``, ``70%`` or ``baseline|default|min|max`` in any case; None for anything else.
 
@@ -94,7 +96,7 @@ def parse_amount(text: str) -> Amount | None:
     percent = parse_percent(text)
     if percent is not None:
         return Percent(percent)
-    power = None if _MILLI.search(text) else parse_power(text)
+    power = None if MILLI.search(text) else parse_power(text)
     return None if power is None else Watts(power)
 
 
@@ -103,7 +105,7 @@ def is_profile_name(text: str) -> bool:
 
     Never true for something that ``parse_amount`` understands or that begins like a number.
     """
-    return _PROFILE.fullmatch(text) is not None and parse_amount(text) is None
+    return PROFILE.fullmatch(text) is not None and parse_amount(text) is None
 
 
 _Value = tuple[str, str]

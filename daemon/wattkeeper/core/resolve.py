@@ -3,12 +3,15 @@
 Sharing, ceilings and the device's range follow in ``arbitrate``, because they concern the GPU as a whole.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from wattkeeper.core.amounts import amount_mw, cap_mw, describe_cap, highest_mw
-from wattkeeper.core.match import match, selects_jobs
+from wattkeeper.core.match import Matcher, selects_jobs
 from wattkeeper.core.policy import BASELINE_CAP, Amount, Cap, Ceiling, Policy, Requests, Rule
+from wattkeeper.core.ramp import Ramped, match_ramped, next_edge
 from wattkeeper.core.request import Asked, Malformed, NoRequest, ProfileName, Request, parse_comment
+from wattkeeper.core.schedule import Schedule
 from wattkeeper.model import (
     CeilingHit,
     Conditions,
@@ -41,15 +44,17 @@ def resolve(job: JobFacts, gpu: GpuContext, policy: Policy, conditions: Conditio
     The first rule that matches decides. Where a field is not yet known, the lowest cap among the rules that
     could still match holds meanwhile, and ``pending`` names the fields.
     """
-    rules, pending = _candidates(job, gpu, policy, conditions)
+    places, pending, rules_change = _candidates(job, gpu, policy, conditions)
     asked, request_pending = _request_of(job)
-    rulings = [_rule_on(rule, asked, gpu, policy) for rule in rules]
+    rulings = _rulings(places, asked, gpu, policy)
     ruling = min(rulings, key=lambda r: (r.cap_mw is None, r.cap_mw or 0))
     steps = ruling.steps
-    if len(rules) > 1:
-        waiting = f"; the lowest of {len(rules)} rules that could match while {', '.join(sorted(pending))} is not known"
+    if len(places) > 1:
+        waiting = (
+            f"; the lowest of {len(places)} rules that could match while {', '.join(sorted(pending))} is not known"
+        )
         steps = (Step(steps[0].kind, steps[0].text + waiting, steps[0].cap_mw, steps[0].source), *steps[1:])
-    ceilings, ceiling_pending = _ceilings(job, gpu, policy, conditions)
+    ceilings, ceiling_pending, ceilings_change = _ceilings(policy.ceilings, job, gpu, conditions)
     return Decision(
         gpu=gpu.info.uuid,
         job=job,
@@ -63,17 +68,15 @@ def resolve(job: JobFacts, gpu: GpuContext, policy: Policy, conditions: Conditio
         ceilings=ceilings,
         observe=conditions.observe or (ruling.rule is not None and ruling.rule.observe),
         pending=pending | request_pending | ceiling_pending,
+        next_change=_first(rules_change, ceilings_change),
     )
 
 
 def resolve_idle(gpu: GpuContext, policy: Policy, conditions: Conditions) -> Decision:
     """What a GPU gets that no job holds: the policy's ``idle`` cap under the ceilings that select no jobs."""
     cap = cap_mw(policy.idle, gpu)
-    hits = tuple(
-        _hit(ceiling, gpu)
-        for ceiling in policy.ceilings
-        if not selects_jobs(ceiling.when) and _matches_idle(ceiling, gpu, conditions)
-    )
+    timeless = tuple(ceiling for ceiling in policy.ceilings if not selects_jobs(ceiling.when))
+    ceilings, _, change = _ceilings(timeless, None, gpu, conditions)
     step = Step(StepKind.RULE, f"no job holds this GPU: idle cap {describe_cap(policy.idle, gpu)}", cap)
     return Decision(
         gpu=gpu.info.uuid,
@@ -84,30 +87,46 @@ def resolve_idle(gpu: GpuContext, policy: Policy, conditions: Conditions) -> Dec
         outcome=Outcome.NONE,
         asked=None,
         steps=(step,),
-        ceilings=tuple(h for h in hits if h is not None),
+        ceilings=ceilings,
         observe=conditions.observe,
+        next_change=change,
     )
 
 
-def _matches_idle(ceiling: Ceiling, gpu: GpuContext, conditions: Conditions) -> bool:
-    return match(ceiling.when, None, gpu.info, conditions).value is not False
+def _first(*changes: float | None) -> float | None:
+    """The earliest of some moments, of which some may not be."""
+    return min((change for change in changes if change is not None), default=None)
 
 
 def _candidates(
     job: JobFacts, gpu: GpuContext, policy: Policy, conditions: Conditions
-) -> tuple[list[Rule | None], frozenset[str]]:
-    """The rules that could be the first to match, in order; None stands for the built-in last one."""
-    rules: list[Rule | None] = []
+) -> tuple[list[int | None], frozenset[str], float | None]:
+    """The rules that could be the first to match, by their places; None stands for the built-in last one. Then the
+    fields that this hinges on, and the first moment at which a schedule that was looked at turns."""
+    places: list[int | None] = []
     pending: frozenset[str] = frozenset()
-    for rule in policy.rules:
-        found = match(rule.when, job, gpu.info, conditions)
+    schedules: dict[int, Schedule] = {}
+    matcher = Matcher(job, gpu.info, conditions)
+    for at in matcher.may_fit(policy.filing):
+        found = matcher.match(policy.filing.whens[at])
+        for schedule in found.schedules:
+            schedules[id(schedule)] = schedule
         if found.value is False:
             continue
-        rules.append(rule)
+        places.append(at)
         if found.value is True:
-            return rules, pending
-        pending |= found.pending
-    return [*rules, None], pending
+            return places, pending, next_edge(schedules.values(), conditions)
+        if not found.pending <= pending:
+            pending |= found.pending
+    return [*places, None], pending, next_edge(schedules.values(), conditions)
+
+
+def _rulings(places: list[int | None], asked: Request, gpu: GpuContext, policy: Policy) -> list[_Ruling]:
+    """What each of the rules would make of the job; of those that come to the same caps only the first."""
+    firsts: dict[int | None, Rule | None] = {}
+    for at in places:
+        firsts.setdefault(None if at is None else policy.terms[at], None if at is None else policy.rules[at])
+    return [_rule_on(rule, asked, gpu, policy) for rule in firsts.values()]
 
 
 def _request_of(job: JobFacts) -> tuple[Request, frozenset[str]]:
@@ -181,25 +200,29 @@ def _wanted(request: Asked, gpu: GpuContext, policy: Policy) -> Amount | Cap | N
 
 
 def _ceilings(
-    job: JobFacts, gpu: GpuContext, policy: Policy, conditions: Conditions
-) -> tuple[tuple[CeilingHit, ...], frozenset[str]]:
-    """Every ceiling that applies, or could: while a field is unknown the cautious answer is that it does."""
+    ceilings: Iterable[Ceiling], job: JobFacts | None, gpu: GpuContext, conditions: Conditions
+) -> tuple[tuple[CeilingHit, ...], frozenset[str], float | None]:
+    """Every ceiling that applies, or could: while a field is unknown the cautious answer is that it does. Then the
+    unknown fields, and the first moment at which one of them may come or go by time."""
     hits: list[CeilingHit] = []
     pending: frozenset[str] = frozenset()
-    for ceiling in policy.ceilings:
-        found = match(ceiling.when, job, gpu.info, conditions)
+    change: float | None = None
+    for ceiling in ceilings:
+        found = match_ramped(ceiling, job, gpu.info, conditions)
+        change = _first(change, found.next_change)
         if found.value is False:
             continue
         pending |= found.pending
-        hit = _hit(ceiling, gpu)
+        hit = _hit(ceiling, gpu, found)
         if hit:
             hits.append(hit)
-    return tuple(hits), pending
+    return tuple(hits), pending, change
 
 
-def _hit(ceiling: Ceiling, gpu: GpuContext) -> CeilingHit | None:
+def _hit(ceiling: Ceiling, gpu: GpuContext, found: Ramped) -> CeilingHit | None:
     bound_mw = cap_mw(ceiling.cap, gpu)
     if bound_mw is None:
         return None
-    text = f"'{ceiling.name}': at most {describe_cap(ceiling.cap, gpu)}"
+    ramping = f", {found.ramping}" if found.ramping else ""
+    text = f"'{ceiling.name}': at most {describe_cap(ceiling.cap, gpu)}{ramping}"
     return CeilingHit(ceiling.name, bound_mw, text, ceiling.source)

@@ -79,6 +79,12 @@ FAMILIES = (
     Family("gpu_power_limit_min_watts", "gauge", "The lowest power limit the GPU takes.", _GPU),
     Family("gpu_power_limit_max_watts", "gauge", "The highest power limit the GPU takes.", _GPU),
     Family("gpu_drift_yielded", "gauge", "1 where the agent has left the GPU to another writer.", _GPU),
+    Family(
+        "gpu_sharing_conflicts",
+        "gauge",
+        "Holders of the GPU that would have another power limit, were they alone on it.",
+        _GPU,
+    ),
     Family("gpu_held", "gauge", "1 where an admin has taken the GPU out of the agent's hands.", _GPU),
     Family(
         "job_info",
@@ -117,6 +123,12 @@ FAMILIES = (
         "counter",
         "Limits found changed by something else, and what the agent did.",
         ("gpu", "cause", "outcome"),
+    ),
+    Family(
+        "slurm_lookups_total",
+        "counter",
+        "Questions to Slurm about a job, and what came of them.",
+        ("source", "outcome"),
     ),
     Family("policy_last_reload_successful", "gauge", "1 where the last reading of the policy was good."),
     Family(
@@ -238,6 +250,8 @@ def _add_gpu(page: _Page, gpu: GpuView, oldest_mono: float) -> None:
     page.add("gpu_unattributed_energy_joules_total", labels, joules(gpu.unattributed_mj))
     page.add("gpu_drift_yielded", labels, gpu.yielded)
     page.add("gpu_held", labels, gpu.hold is not None)
+    if gpu.target is not None:
+        page.add("gpu_sharing_conflicts", labels, gpu.target.conflicts)
 
     def add_watts(name: str, power: Milliwatts | None) -> None:
         if power is not None:
@@ -335,6 +349,8 @@ def _add_counters(page: _Page, counters: Counters) -> None:
         page.add("drift_total", (str(minor), cause, outcome), count)
     for (minor, cause), count in counters.energy_gaps.items():
         page.add("energy_gaps_total", (str(minor), cause), count)
+    for (source, outcome), count in counters.slurm_lookups.items():
+        page.add("slurm_lookups_total", (source, outcome), count)
 
 
 def _label(text: JobText) -> str:

@@ -76,7 +76,7 @@ def facts_to_text(facts: JobFacts) -> str:
     values = [(field, getattr(facts, field.name)) for field in _FACTS]
     said = [(field.name, value) for field, value in values if value is not field.default]
     unknown = [name for name, value in said if value is UNKNOWN]
-    known = {name: value for name, value in said if value is not UNKNOWN}
+    known = {name: sorted(v) if isinstance(v, frozenset) else v for name, v in said if v is not UNKNOWN}
     return json.dumps({"known": known, "unknown": unknown}, separators=(",", ":"))
 
 
@@ -84,6 +84,8 @@ def facts_from_text(key: JobKey, text: str) -> JobFacts:
     """The opposite. Raises ValueError, KeyError or TypeError for anything that ``facts_to_text`` did not write."""
     saved = json.loads(text)
     values = {**saved["known"], **dict.fromkeys(saved["unknown"], UNKNOWN)}
+    if isinstance(values.get("groups"), list):
+        values["groups"] = frozenset(values["groups"])
     return JobFacts(key, **values)
 
 

@@ -1,15 +1,19 @@
 """A hook's environment, as bytes that users had a hand in, as an event."""
 
+import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
 from wattkeeper.errors import WattkeeperError
-from wattkeeper.model import JobFacts, JobKey
+from wattkeeper.model import UNKNOWN, JobFacts, JobKey
 from wattkeeper.text import printable
 
 MAX_ENVIRONMENT = 1 << 20
+OPTION = "SPANK_WATTKEEPER_GPU_POWER"
+"""What was given to --gpu-power, where the site has deploy/slurm/spank. Users can make it any text."""
+_OPTION_LIMIT = 128  # characters: twice what a request may have, so that one cut short stays malformed
 MOST_NAME = 256
 """So many characters of a name (of a user, account, partition, node …) are kept: Slurm allows fewer."""
 
@@ -67,8 +71,9 @@ def parse_event(kind: EventKind, raw: bytes) -> HookEvent:
 def facts_of(environment: Mapping[str, str]) -> JobFacts:
     """The facts of a job in a hook's environment (variables: docs/decisions). Raises EventError.
 
-    What the release's hooks never carry (QOS before 26.05, job name) stays UNKNOWN; what they would carry and this
-    one lacks (ACCOUNT without accounting) is absent.
+    What the release's hooks never carry (QOS before 26.05, job name) stays UNKNOWN, and so does QOS in a hook that
+    lacks it, for nothing there tells the release; what they would carry and this one lacks (ACCOUNT without
+    accounting) is absent.
     """
     job_id = _number(environment, "SLURM_JOB_ID")
     if job_id is None:
@@ -84,13 +89,22 @@ def facts_of(environment: Mapping[str, str]) -> JobFacts:
         user=_text(environment, "SLURM_JOB_USER"),
         account=_text(environment, "SLURM_JOB_ACCOUNT"),
         partition=_text(environment, "SLURM_JOB_PARTITION"),
+        qos=_text(environment, "SLURM_JOB_QOS") or UNKNOWN,
         reservation=_text(environment, "SLURM_JOB_RESERVATION"),
         constraint=_text(environment, "SLURM_JOB_CONSTRAINTS", MOST_TEXT),
-        comment=_text(environment, "SLURM_JOB_COMMENT", MOST_TEXT),
+        comment=_comment(environment),
         num_nodes=_number(environment, "SLURM_JOB_NUM_NODES"),
         node=printable(environment.get("SLURMD_NODENAME", ""), MOST_NAME),
         het_job_id=_number(environment, "SLURM_HET_JOB_ID"),
     )
+
+
+def _comment(environment: Mapping[str, str]) -> str | None:
+    """The job's comment; with --gpu-power, which wins over it, a comment that asks for just that."""
+    option = environment.get(OPTION)
+    if option is None:
+        return _text(environment, "SLURM_JOB_COMMENT", MOST_TEXT)
+    return json.dumps({"power": option[:_OPTION_LIMIT]})
 
 
 def _text(environment: Mapping[str, str], name: str, most: int = MOST_NAME) -> str | None:

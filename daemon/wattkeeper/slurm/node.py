@@ -8,14 +8,12 @@ from pathlib import Path
 
 from wattkeeper.slurm.gres import GresGpu, parse_slurmd_g
 from wattkeeper.slurm.processes import EvidenceOf
-from wattkeeper.system.process import run
+from wattkeeper.slurm.programs import Programs
 from wattkeeper.text import printable
 
 log = logging.getLogger("wattkeeper.slurm")
 
-_CONFS = tuple(map(Path, ("/etc/slurm/slurm.conf", "/etc/slurm-llnl/slurm.conf", "/run/slurm/conf/slurm.conf")))
 _ROW = re.compile(r"\s*(?P<pid>[0-9]+)\s+(?P<job>[0-9]+)\s+(?P<step>\S+)")
-_FOLDERS = ("/usr/sbin", "/usr/bin", "/usr/local/sbin", "/usr/local/bin", "/opt/slurm/sbin", "/opt/slurm/bin")
 
 
 class SlurmNode:
@@ -25,9 +23,7 @@ class SlurmNode:
         self, node: str, conf: Path | None, bin_dir: Path | None, timeout_s: float, evidence_of: EvidenceOf
     ) -> None:
         self._node = node
-        self._conf = conf
-        self._environment = {"PATH": ":".join(_FOLDERS), **({"SLURM_CONF": str(conf)} if conf else {})}
-        self._bin_dir = bin_dir
+        self._programs = Programs(conf, bin_dir)
         self._timeout_s = timeout_s
         self._evidence_of = evidence_of
 
@@ -36,11 +32,11 @@ class SlurmNode:
 
         Empty, and logged, where there is one and it lists no GPU: then no number of Slurm's can be believed.
         """
-        slurmd = self._find("slurmd")
-        if slurmd is None or not self._configured():
+        slurmd = self._programs.find("slurmd")
+        if slurmd is None or not self._programs.configured():
             log.info("no slurmd to ask: SLURM_JOB_GPUS are taken as minor numbers")
             return None
-        done = await run([slurmd, "-G", "-N", self._node], self._timeout_s, self._environment)
+        done = await self._programs.run("slurmd", "-G", "-N", self._node, deadline_s=self._timeout_s)
         found = parse_slurmd_g(done.complaint + "\n" + done.output)
         if not found:
             said = printable((done.complaint or done.output).strip().rpartition("\n")[2] or "nothing", 200)
@@ -49,9 +45,6 @@ class SlurmNode:
             )
         return found
 
-    def _configured(self) -> bool:
-        return self._conf is not None or any(path.exists() for path in _CONFS)
-
     async def running(self) -> Mapping[int, Mapping[str, str]] | None:
         """By job id, the Slurm environment of each job with a process here (``scontrol listpids``, 5 ms, no RPC).
 
@@ -59,10 +52,7 @@ class SlurmNode:
         user's to change: evidence for a GPU that nobody else holds, and no more; empty
         where they do not say. None where it cannot be told at all.
         """
-        scontrol = self._find("scontrol")
-        if scontrol is None:
-            return None
-        done = await run([scontrol, "listpids", "*", self._node], self._timeout_s, self._environment)
+        done = await self._programs.run("scontrol", "listpids", "*", self._node, deadline_s=self._timeout_s)
         if done.status is None:
             return None
         return await asyncio.to_thread(self._ask_processes, done.output)
@@ -85,7 +75,3 @@ class SlurmNode:
             return dict(self._evidence_of(pid))
         except OSError:
             return {}
-
-    def _find(self, program: str) -> str | None:
-        folders = (self._bin_dir, self._bin_dir.parent / "sbin") if self._bin_dir else tuple(map(Path, _FOLDERS))
-        return next((str(f / program) for f in folders if (f / program).exists()), None)

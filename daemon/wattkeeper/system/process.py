@@ -10,11 +10,16 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """What a program left: exit status (None: it could not be started or ran out of time) and its output."""
+    """What a program left: exit status (None: it could not be started, or was ``late``) and its output.
+
+    ``raw``: the output's bytes, for whom their number matters.
+    """
 
     status: int | None
     output: str
     complaint: str
+    raw: bytes = b""
+    late: bool = False
 
 
 async def run(command: Sequence[str], deadline_s: float, environment: Mapping[str, str] | None = None) -> Finished:
@@ -36,5 +41,9 @@ async def run(command: Sequence[str], deadline_s: float, environment: Mapping[st
     except TimeoutError:
         os.killpg(process.pid, signal.SIGKILL)
         await process.wait()
-        return Finished(None, "", f"{command[0]}: no answer in {deadline_s:g} s")
-    return Finished(process.returncode, output.decode(errors="replace"), complaint.decode(errors="replace").strip())
+        return Finished(None, "", f"{command[0]}: no answer in {deadline_s:g} s", late=True)
+    except asyncio.CancelledError:
+        os.killpg(process.pid, signal.SIGKILL)  # nobody waits for it any more
+        raise
+    text, said = output.decode(errors="replace"), complaint.decode(errors="replace").strip()
+    return Finished(process.returncode, text, said, output)
