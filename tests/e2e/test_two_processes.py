@@ -8,6 +8,7 @@ import pytest
 from tests.e2e.agents import TICK_S, gpu_status, limits, metric, post, set_behind, start_afresh, wait_limit
 from tests.lab import Lab, Node, wait_until
 from tests.lab.agent import AGENT_UID
+from tests.lab.units import can_have_own_mounts
 
 RETURN_BOUND_S = 2.0
 PROBE_BOUND_S = 12.0
@@ -54,7 +55,7 @@ def test_whoever_owns_the_port_has_no_privilege(node: Node) -> None:
     assert status["Seccomp"] == "2"
 
 
-@pytest.mark.skipif(AGENT_UID is None, reason="only root can start a process as another user")
+@pytest.mark.skipif(not can_have_own_mounts(), reason="only root where mounts are allowed can make a network namespace")
 def test_root_has_no_network_and_few_capabilities(node: Node) -> None:
     pid = node.agent.actuator.pid
     status = status_of(pid)

@@ -15,12 +15,12 @@ from tests.lab.config import wattkeeper
 from tests.lab.processes import Daemon, LabError
 from tests.lab.sockets import NotifySocket, get_json, request
 from tests.lab.spec import NodeFiles
-from tests.lab.units import AGENT, unit_command
+from tests.lab.units import AGENT, can_be_another_user, unit_command
 from tests.lab.waiting import PATIENCE
 
 START_BOUND_S = 5.0
 
-AGENT_UID = 64_123 if os.geteuid() == 0 else None
+AGENT_UID = 64_123 if can_be_another_user() else None
 """Nobody's on this machine."""
 
 

@@ -1,7 +1,8 @@
 """The shipped systemd units: what they say, and commands run under the limits that they set.
 
 ``unit_command`` applies User=, Group=, CapabilityBoundingSet=, NoNewPrivileges=, UMask=, SystemCallFilter=,
-RestrictAddressFamilies=, MemoryDenyWriteExecute=, and as root ProtectSystem=strict and PrivateNetwork=. It leaves out
+RestrictAddressFamilies=, MemoryDenyWriteExecute=, and as root, where the machine allows mounts (some containers do
+not), ProtectSystem=strict and PrivateNetwork=. It leaves out
 what needs systemd or its control groups: DevicePolicy=, IPAddressDeny=, PrivateTmp=, and the settings of seccomp other
 than the two named.
 """
@@ -116,13 +117,38 @@ def _confined(plan: Mapping[str, object]) -> list[str]:
     return [sys.executable, "-I", "-S", str(Path(__file__).with_name("confine.py")), json.dumps(plan)]
 
 
+@cache
+def can_have_own_mounts() -> bool:
+    """Whether this machine lets us make a mount namespace: as root, and not in a container that forbids it."""
+    plan: dict[str, object] = {"private_network": True, "writable": None, "ways": []}
+    return os.geteuid() == 0 and subprocess.run([*_confined(plan), "true"], capture_output=True).returncode == 0
+
+
+def others_reach(*trees: str | Path) -> bool:
+    """Whether every user may go to these folders."""
+    paths = [Path(tree).resolve() for tree in trees]
+    return all(folder.stat().st_mode & 0o001 for path in paths for folder in (path, *path.parents))
+
+
+def _trees() -> tuple[str | Path, ...]:
+    """What any program of ours needs: the interpreter, its packages and this repository."""
+    return sys.base_prefix, sys.prefix, REPO
+
+
+def can_be_another_user() -> bool:
+    """Whether we can start programs of ours as a user of no account."""
+    return os.geteuid() == 0 and (can_have_own_mounts() or others_reach(*_trees()))
+
+
 def _as_root(said: Unit, user: int | None, writable: Sequence[Path] | None) -> dict[str, object]:
     strict = writable is not None and said.get("ProtectSystem") == "strict"
-    plan: dict[str, object] = {
-        "private_network": said.says("PrivateNetwork"),
-        "writable": [str(path) for path in writable or ()] if strict else None,
-        "ways": [],
-    }
+    plan: dict[str, object] = {}
+    if can_have_own_mounts():
+        plan |= {
+            "private_network": said.says("PrivateNetwork"),
+            "writable": [str(path) for path in writable or ()] if strict else None,
+            "ways": [],
+        }
     if said.has("CapabilityBoundingSet"):
         names = _capabilities()
         plan["bounding_set"] = [names[name.lower()] for name in said.words("CapabilityBoundingSet")]
@@ -135,8 +161,8 @@ def _as_root(said: Unit, user: int | None, writable: Sequence[Path] | None) -> d
             raise LabError(f"this machine has no user {name}: say which uid stands for it") from None
     elif user is not None:
         plan |= {"uid": user, "gid": user}
-    if "uid" in plan:
-        plan["ways"] = sorted({str(Path(tree).resolve()) for tree in (sys.base_prefix, sys.prefix, REPO)})
+    if "uid" in plan and "ways" in plan:
+        plan["ways"] = sorted({str(Path(tree).resolve()) for tree in _trees()})
     return plan
 
 
