@@ -15,8 +15,8 @@ from tests.lab.prometheus import Prometheus
 from tests.lab.slurm import Rpcs
 from tests.lab.waiting import record
 
-QUIET_S = 60
-"""For how long slurmctld is watched here; nothing in the agents goes by a longer clock than their tick, 1 s."""
+QUIET_S = 25
+"""For how long slurmctld is watched here; nothing in the agents goes by a longer clock than ten seconds."""
 
 OWN_CHATTER = {"REQUEST_STATS_INFO", "MESSAGE_NODE_REGISTRATION_STATUS"}
 """What slurmctld hears without agents: our own sdiag, and nodes that register again."""
