@@ -14,6 +14,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from tests.lab.actuator import Actuator
 from tests.lab.processes import environment
 from tests.lab.waiting import record, wait_until
@@ -33,6 +35,8 @@ ANSWER_S = 10.0
 WHILE_S = 1.5
 RSS_BOUND_MIB = 20.0
 HONEST_BOUND_S = 0.1
+
+only_root = pytest.mark.skipif(not ROOT, reason="only root can become another user")
 
 _HONEST = """
 import sys, threading, time

@@ -4,7 +4,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.e2e.agents import one_node
+from tests.e2e.agents import one_node, start_afresh
+from tests.e2e.attackers import Victim, victim, watched
 from tests.e2e.walking import left_as_found
 from tests.lab import Lab, LabSpec, NodeSpec
 
@@ -42,3 +43,26 @@ def one_agent() -> Iterator[Lab]:
     """One node with an agent that ticks fast, for all tests of a module; each brings it into the state it needs."""
     with one_node() as lab:
         yield lab
+
+
+@pytest.fixture
+def alone(one_agent: Lab) -> Iterator[Lab]:
+    """A lab of one node whose agent is as on the first day, free of jobs when the test has ended."""
+    start_afresh(one_agent.node(1))
+    yield one_agent
+    one_agent.cancel_all()
+    one_agent.wait_idle()
+
+
+@pytest.fixture(scope="module")
+def actuator() -> Iterator[Victim]:
+    """An actuator to be attacked."""
+    with victim() as one:
+        yield one
+
+
+@pytest.fixture
+def one(actuator: Victim) -> Iterator[Victim]:
+    """The same, which is to be as it was and to answer an honest client when the test has ended."""
+    with watched(actuator):
+        yield actuator

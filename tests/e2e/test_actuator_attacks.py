@@ -21,37 +21,19 @@ from tests.e2e.attackers import (
     HONEST_GPU,
     MAX_MW,
     MIN_MW,
-    ROOT,
     Victim,
     flood,
     hand_written,
     many,
     nothing_changes,
+    only_root,
     packet,
     refused,
-    victim,
-    watched,
 )
 from tests.lab.waiting import wait_until
 from tests.property.packets import packets
 from wattkeeper.privileged.evidence import VARIABLES
 from wattkeeper.privileged.server import MOST_CONNECTIONS
-
-RSS_BOUND_MIB = 20.0
-WHILE_S = 1.5
-only_root = pytest.mark.skipif(not ROOT, reason="only root can become another user")
-
-
-@pytest.fixture(scope="module")
-def actuator() -> Iterator[Victim]:
-    with victim() as one:
-        yield one
-
-
-@pytest.fixture
-def one(actuator: Victim) -> Iterator[Victim]:
-    with watched(actuator):
-        yield actuator
 
 
 @contextmanager

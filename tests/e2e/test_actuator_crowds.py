@@ -7,7 +7,6 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -21,33 +20,17 @@ from tests.e2e.attackers import (
     MIN_MW,
     OTHER_UID,
     ROOT,
+    WHILE_S,
     Victim,
     flood,
     hand_written,
     many,
     nothing_changes,
+    only_root,
     packet,
-    victim,
-    watched,
 )
 from tests.lab.waiting import wait_until
 from wattkeeper.privileged.server import DEVICE_WAIT_S, MOST_CONNECTIONS
-
-RSS_BOUND_MIB = 20.0
-WHILE_S = 1.5
-only_root = pytest.mark.skipif(not ROOT, reason="only root can become another user")
-
-
-@pytest.fixture(scope="module")
-def actuator() -> Iterator[Victim]:
-    with victim() as one:
-        yield one
-
-
-@pytest.fixture
-def one(actuator: Victim) -> Iterator[Victim]:
-    with watched(actuator):
-        yield actuator
 
 
 def test_floods_hold_up_nobody(one: Victim) -> None:

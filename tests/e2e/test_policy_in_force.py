@@ -1,11 +1,10 @@
 """Which policy holds: a bad one never does, and says where it is bad; what is explained is what was done."""
 
 import json
-from collections.abc import Iterator
 
 import pytest
 
-from tests.e2e.agents import POLICY, TICK_S, gpu_status, limits, metric, post, start_afresh, wait_limit
+from tests.e2e.agents import POLICY, TICK_S, gpu_status, limits, metric, post, wait_limit
 from tests.lab import Lab, Node, wait_until
 
 BAD = """\
@@ -22,14 +21,6 @@ caps:
     cap: baseline
 """
 BAD_LINES = {6: "parttition", 7: "ecco", 9: "250V", 10: "everyone"}
-
-
-@pytest.fixture
-def alone(one_agent: Lab) -> Iterator[Lab]:
-    start_afresh(one_agent.node(1))
-    yield one_agent
-    one_agent.cancel_all()
-    one_agent.wait_idle()
 
 
 @pytest.fixture

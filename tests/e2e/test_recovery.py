@@ -2,7 +2,6 @@
 
 import itertools
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,19 +15,10 @@ from tests.e2e.agents import (
     limits,
     metric,
     post,
-    start_afresh,
     wait_limit,
 )
 from tests.lab import Lab, Node, wait_until
 from tests.lab.waiting import record
-
-
-@pytest.fixture
-def alone(one_agent: Lab) -> Iterator[Lab]:
-    start_afresh(one_agent.node(1))
-    yield one_agent
-    one_agent.cancel_all()
-    one_agent.wait_idle()
 
 
 @pytest.fixture

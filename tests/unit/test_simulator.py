@@ -3,11 +3,9 @@
 import json
 import os
 import random
-import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -28,25 +26,10 @@ from tests.unit.simulated import (
     client,
 )
 
-from build_simulator import refresh_in_tree
 from wattkeeper.simulator import Simulation, SimulatorError
 from wattkeeper.units import Milliwatts
 
 NOBODY = 65534
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _library() -> None:
-    refresh_in_tree()
-
-
-@pytest.fixture
-def folder() -> Iterator[Path]:
-    """A folder that other users can reach, which pytest's own are not."""
-    path = Path(tempfile.mkdtemp(prefix="wattkeeper-sim-"))
-    path.chmod(0o755)
-    yield path
-    shutil.rmtree(path)
 
 
 @pytest.fixture

@@ -12,13 +12,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
-from build_simulator import refresh_in_tree
 from wattkeeper.cli.sim import sim
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _library() -> None:
-    refresh_in_tree()
 
 
 @pytest.fixture

@@ -1,14 +1,11 @@
 """Every fault of simulated GPUs as an NVML client sees it: through the real pynvml, in a process of its own."""
 
-import shutil
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from tests.unit.simulated import DRIVER_NOT_LOADED, GPU_IS_LOST, NO_PERMISSION, UNINITIALIZED, UNKNOWN, client
 
-from build_simulator import refresh_in_tree
 from wattkeeper.simulator import FAULTS, GPU_FAULTS, LIBRARY_FAULTS, FaultKind, Simulation
 from wattkeeper.simulator.structures import Fault
 from wattkeeper.units import Milliwatts
@@ -22,17 +19,10 @@ answer([[limit(i), tried(lambda: n.nvmlDeviceSetPowerManagementLimit(gpu(i), 300
 """
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _library() -> None:
-    refresh_in_tree()
-
-
 @pytest.fixture
-def gpus() -> Iterator[Simulation]:
-    path = Path(tempfile.mkdtemp(prefix="wattkeeper-sim-"))
-    with Simulation.create(path, gpus=2, sensors="ideal", clock="manual") as simulation:
+def gpus(folder: Path) -> Iterator[Simulation]:
+    with Simulation.create(folder, gpus=2, sensors="ideal", clock="manual") as simulation:
         yield simulation
-    shutil.rmtree(path)
 
 
 def test_the_names_are_those_of_the_library() -> None:

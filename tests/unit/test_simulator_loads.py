@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from build_simulator import refresh_in_tree
 from wattkeeper.errors import ConfigError
 from wattkeeper.simulator import (
     Gpu,
@@ -25,11 +24,6 @@ from wattkeeper.simulator import (
 from wattkeeper.units import Milliwatts
 
 CAP = Milliwatts(300_000)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _library() -> None:
-    refresh_in_tree()
 
 
 @pytest.fixture

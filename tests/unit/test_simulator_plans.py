@@ -1,8 +1,6 @@
 """What is planned for simulated GPUs: at a time, again and again, or when an NVML client does something."""
 
 import os
-import shutil
-import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -10,27 +8,12 @@ from pathlib import Path
 import pytest
 from tests.unit.simulated import client
 
-from build_simulator import refresh_in_tree
 from wattkeeper.simulator import Action, Simulation, SimulatorError
 from wattkeeper.simulator.structures import MAX_ACTIONS
 from wattkeeper.units import Milliwatts
 
 NOBODY = 65534
 CAP = Milliwatts(300_000)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _library() -> None:
-    refresh_in_tree()
-
-
-@pytest.fixture
-def folder() -> Iterator[Path]:
-    """A folder that other users can reach, which pytest's own are not."""
-    path = Path(tempfile.mkdtemp(prefix="wattkeeper-sim-"))
-    path.chmod(0o755)
-    yield path
-    shutil.rmtree(path)
 
 
 @pytest.fixture

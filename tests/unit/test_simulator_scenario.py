@@ -4,7 +4,6 @@ from pathlib import Path
 
 import pytest
 
-from build_simulator import refresh_in_tree
 from wattkeeper.errors import ConfigError
 from wattkeeper.simulator import Simulation, SimulatorError
 from wattkeeper.simulator.plans import Action
@@ -65,11 +64,6 @@ events:
   - {gpu: 1, counter-jump: 5W}
   - {reboot: false}
 """
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _library() -> None:
-    refresh_in_tree()
 
 
 def written(folder: Path, text: str) -> Path:
