@@ -4,6 +4,7 @@ import asyncio
 import os
 import time
 from collections.abc import Callable, Coroutine, Iterator, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cache
 from itertools import pairwise
@@ -14,6 +15,7 @@ import pytest
 from tests.contract.reading import check as check_reading
 from tests.fakes import FakeGpus
 from tests.lab.actuator import actuator_process
+from tests.lab.waiting import wait_until
 from tests.unit.nvml_here import lacking
 
 from wattkeeper.core.attribute import attribute
@@ -108,13 +110,16 @@ def bench(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mo
     with Simulation.create(tmp_path / "gpus", model="H100", gpus=2, order=[1, 0]) as simulation:
         monkeypatch.setenv("WATTKEEPER_SIM_STATE", str(simulation.state))
         nvml = Nvml(str(find_library()))
-        if request.param == "simulator":
-            baselines = tmp_path / "baseline"
-            yield simulated(baselines, simulation, nvml, Limits(nvml, Baselines(baselines, "boot-1")))
-        else:
-            with actuator_process(tmp_path, simulation) as limits:
-                yield simulated(tmp_path / "baseline", simulation, nvml, limits)
-        simulation.clear_fault(0)
+        baselines = tmp_path / "baseline"
+        with ExitStack() as stack:
+            limits: SetsLimits = Limits(nvml, Baselines(baselines, "boot-1"))
+            if request.param == "actuator":
+                limits = stack.enter_context(actuator_process(tmp_path, simulation))
+            bench = simulated(baselines, simulation, nvml, limits)
+            yield bench
+            simulation.clear_fault(0)
+            # a call that comes back after the library was closed would open it again, for all tests that follow
+            wait_until(lambda: not bench.reader.stalled(bench.uuid), 5, "no call is out", note=False)
         nvml.close()
 
 

@@ -1,5 +1,6 @@
 """systemd holds the agent's sockets: what hooks say while the agent is being restarted waits for the next one."""
 
+import os
 import subprocess
 import time
 from collections.abc import Iterator
@@ -30,7 +31,7 @@ class Held:
             "SLURMD_NODENAME": self.node.name,
             "SLURM_CLUSTER_NAME": "lab",
             "SLURM_JOB_ID": str(job),
-            "SLURM_JOB_UID": "0",
+            "SLURM_JOB_UID": str(os.getuid()),
             "SLURM_JOB_GPUS": gpus,
             "SLURM_JOB_PARTITION": "debug",
         }
