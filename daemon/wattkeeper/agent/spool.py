@@ -21,6 +21,9 @@ from wattkeeper.system.trust import Kind, Trust, UntrustedError, fault_of, open_
 
 log = logging.getLogger("wattkeeper.spool")
 
+SETTLED_S = 1.0
+"""A folder's time of change tells two changes apart that are so far apart, on any file system."""
+
 MOST_BYTES = 64 * 2**20
 """About so much is taken in at once."""
 
@@ -54,6 +57,7 @@ class Spool:
         self._refused = refused
         self._sparing = Sparing(log, clock.mono)
         self._stuck: set[tuple[str, int]] = set()
+        self._empty_since_ns: int | None = None
 
     def events(self) -> list[Spooled]:
         """What waits, oldest first. A file that is no event is removed, or left where that cannot be; told of either
@@ -122,10 +126,17 @@ class Spool:
         self._sparing.warn(("refused", status.st_uid), f"{path}: no event of Slurm's: {strange}; {done}")
 
     def _names(self) -> list[str]:
+        """What is in the folder; one that was empty, and has not been changed since, is not listed again."""
         try:
-            return [path.name for path in self._folder.iterdir()]
+            changed_ns = self._folder.stat().st_mtime_ns  # before the listing: what comes after it changes that
+            if changed_ns == self._empty_since_ns:
+                return []
+            names = [path.name for path in self._folder.iterdir()]
         except OSError:
             return []
+        settled = self._clock.wall() - changed_ns / 1e9 > SETTLED_S
+        self._empty_since_ns = changed_ns if settled and not names else None
+        return names
 
 
 class _StrangeError(Exception):

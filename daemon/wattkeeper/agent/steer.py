@@ -35,15 +35,16 @@ class Steersman:
 
     def decide(self, gpus: Iterable[GpuUuid]) -> tuple[Target, ...]:
         """Resolve each GPU anew, note the decisions with its jobs, and give the targets."""
-        return tuple(self._decide(self._state.gpus[uuid]) for uuid in gpus if uuid in self._state.gpus)
-
-    def _decide(self, gpu: Gpu) -> Target:
-        state, uuid = self._state, gpu.info.uuid
+        state = self._state
         observe = state.settings.mode == "observe"
         conditions = Conditions(self._clock.wall(), state.node, observe=observe, zone=state.zone)
+        return tuple(self._decide(state.gpus[uuid], conditions) for uuid in gpus if uuid in state.gpus)
+
+    def _decide(self, gpu: Gpu, conditions: Conditions) -> Target:
+        state, uuid = self._state, gpu.info.uuid
         context = state.context(gpu)
         holders = state.holders(uuid)
-        grounds = (holders, context, observe, conditions.node, conditions.zone, state.policy)
+        grounds = (holders, context, conditions.observe, conditions.node, conditions.zone, state.policy)
         same = gpu.target is not None and gpu.grounds == grounds
         if gpu.target is not None and same and not _is_stale(gpu, gpu.target, conditions.now_at):
             return gpu.target

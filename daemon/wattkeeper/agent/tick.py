@@ -101,9 +101,9 @@ class Ticker:
 
     def _forget_jobs(self) -> None:
         grace, now = self._state.settings.metrics.grace, self._clock.mono()
-        for key, job in list(self._state.jobs.items()):
-            if job.ended_mono is not None and now - job.ended_mono > grace:
-                del self._state.jobs[key]
+        jobs = self._state.jobs
+        for key in [key for key, job in jobs.items() if job.ended_mono is not None and now - job.ended_mono > grace]:
+            del jobs[key]
 
 
 def _restarted(before: GpuReading | None, now: GpuReading) -> bool:

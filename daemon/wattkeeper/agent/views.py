@@ -16,7 +16,7 @@ from wattkeeper.units import format_power
 def take_snapshot(state: State, tally: Tally, clock: Clock) -> Snapshot:
     """One picture of the state, now."""
     minors = {uuid: gpu.info.minor for uuid, gpu in state.gpus.items()}
-    now_mono, now_at = clock.mono(), clock.wall()
+    now_mono, now_at, zone = clock.mono(), clock.wall(), state.zone
     return Snapshot(
         at=now_at,
         at_mono=now_mono,
@@ -26,7 +26,12 @@ def take_snapshot(state: State, tally: Tally, clock: Clock) -> Snapshot:
         version=__version__,
         interval_s=state.settings.interval,
         gpus=tuple(_gpu(state, gpu) for gpu in state.gpus.values()),
-        jobs=tuple(_job(job, minors, now_at, state.zone) for job in state.jobs.values()),
+        jobs=tuple(
+            [
+                view if (view := job.last_view) and view.ended_at is not None else _job(job, minors, now_at, zone)
+                for job in state.jobs.values()
+            ]
+        ),
         accounts=state.accounts.view(now_mono, lambda: {account_of(h.job) for h in state.holdings}),
         counters=tally.view(),
         policy=state.policy_state,
@@ -53,9 +58,8 @@ def _gpu(state: State, gpu: Gpu) -> GpuView:
 
 
 def _job(job: Job, minors: dict[GpuUuid, int], now_at: float, zone: tzinfo) -> JobView:
-    """The view of a job; of one that has ended it is made once, because nothing about it changes any more."""
-    if job.last_view is None or job.last_view.ended_at is None:
-        job.last_view = _view(job, minors, now_at, zone)
+    """The view of a job; of one that has ended it is made for the last time, because nothing changes any more."""
+    job.last_view = _view(job, minors, now_at, zone)
     return job.last_view
 
 

@@ -154,7 +154,7 @@ class Agent:
 
     def _thread_to(self, device: str) -> DeviceThread:
         """For what the actuator is asked of a device: while that hangs the device is still read."""
-        return self._thread_of(device, f"to {device}")
+        return self._threads.get(f"to {device}") or self._thread_of(device, f"to {device}")
 
     async def _open_lookups(self, tell: Callable[[JobFacts], None]) -> Lookups:
         asked = self._state.settings.slurm
