@@ -4,6 +4,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
 from dataclasses import replace
+from itertools import chain
 from typing import TypeVar
 
 from wattkeeper.agent.lookup import PATIENCE_S, Lookups, merge, missing
@@ -105,10 +106,10 @@ class Inquirer:
         await asyncio.wait({self._keep(self._open_now())}, timeout=patience_s)
         found = await asyncio.gather(*(self.complete(job, patience_s) for job in jobs.values()))
         async with self._deciding:
-            for facts in found:
-                before, after = self._learn(facts)
-                if after != before:
-                    await self._ledger.commit(Change(self._state.boot_id, self._clock.wall(), added=after))
+            learnt = [after for before, after in map(self._learn, found) if after != before]
+            if learnt:
+                added = tuple(chain.from_iterable(learnt))
+                await self._ledger.commit(Change(self._state.boot_id, self._clock.wall(), added=added))
         for facts in found:
             self.follow_up(facts)
 

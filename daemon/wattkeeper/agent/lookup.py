@@ -8,7 +8,7 @@ the job has ended, and ``tell`` gets the facts as they then are.
 import asyncio
 import logging
 import zlib
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import replace
 
 from wattkeeper.agent.tally import Tally
@@ -28,12 +28,13 @@ FIRST_PAUSE_S, LONGEST_PAUSE_S = 1.0, 60.0
 GROUPS_S = 10.0
 SLURMS = frozenset({"qos", "job_name"})
 """Fields that only Slurm can tell."""
+LOOKED_UP = SLURMS | {"group"}
 OUTCOMES = ("ok", *LookupProblem)
 
 
 def missing(job: JobFacts, policy: Policy) -> frozenset[str]:
     """The fields of a job that a rule or ceiling looks at and a look-up could still tell."""
-    return frozenset(name for name in policy.fields() & {*SLURMS, "group"} if _value(job, name) is UNKNOWN)
+    return frozenset(name for name in policy.fields() & LOOKED_UP if _value(job, name) is UNKNOWN)
 
 
 def slot_s(job: JobFacts) -> float:
@@ -82,7 +83,7 @@ class Lookups:
     @staticmethod
     def wanted(policy: Policy) -> bool:
         """True where some rule or ceiling of a policy looks at a field that only a look-up tells."""
-        return bool(policy.fields() & {*SLURMS, "group"})
+        return bool(policy.fields() & LOOKED_UP)
 
     async def begin(self, job: JobFacts, policy: Policy, patience_s: float = PATIENCE_S) -> JobFacts:
         """The facts of a job with what policy needs, or as much of it as is known after ``patience_s`` seconds.
@@ -141,26 +142,33 @@ class Lookups:
             self._tell(task.result())
 
     async def _find_groups(self, job: JobFacts) -> JobFacts:
-        pause_s = FIRST_PAUSE_S
-        while True:
+        async def ask() -> JobFacts | None:
             groups = await self._groups.look_up(job.uid, GROUPS_S)
             self._up["groups"] = groups is not UNKNOWN
-            if groups is not UNKNOWN:
-                self._well("groups")
-                return replace(job, groups=groups)
-            self._ill("groups", f"job {job.key}: this node's user database does not tell the groups of user {job.uid}")
-            await self._clock.sleep(pause_s)
-            pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
+            if groups is UNKNOWN:
+                why = f"job {job.key}: this node's user database does not tell the groups of user {job.uid}"
+                self._ill("groups", why)
+                return None
+            self._well("groups")
+            return replace(job, groups=groups)
+
+        return await self._until_told(ask)
 
     async def _find_fields(self, job: JobFacts) -> JobFacts:
-        await self._clock.sleep(slot_s(job))
-        pause_s = FIRST_PAUSE_S
-        while True:
+        async def ask() -> JobFacts | None:
+            await self._clock.sleep(slot_s(job))
             looked = await self._ask(job)
-            if looked is not None:
-                return merge(job, replace(job, qos=looked.qos, job_name=looked.job_name))
-            await self._clock.sleep(pause_s + slot_s(job))
+            return None if looked is None else merge(job, replace(job, qos=looked.qos, job_name=looked.job_name))
+
+        return await self._until_told(ask)
+
+    async def _until_told(self, ask: Callable[[], Awaitable[JobFacts | None]]) -> JobFacts:
+        """Ask again and again, with pauses that grow."""
+        pause_s = FIRST_PAUSE_S
+        while (told := await ask()) is None:
+            await self._clock.sleep(pause_s)
             pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
+        return told
 
     async def _ask(self, job: JobFacts) -> Looked | None:
         """What the first source that can be believed says; None where none does."""

@@ -62,8 +62,8 @@ class Spool:
     def events(self) -> list[Spooled]:
         """What waits, oldest first. A file that is no event is removed, or left where that cannot be; told of either
         way, and counted."""
-        names = [name for name in self._names() if _NAME.fullmatch(name)]
-        if not names:
+        named = sorted(filter(None, map(_NAME.fullmatch, self._names())), key=lambda parts: parts.string)
+        if not named:
             self._stuck.clear()
             return []
         owners = self._owners()
@@ -74,8 +74,8 @@ class Spool:
             return []
         found: list[Spooled] = []
         try:
-            for name in sorted(names):
-                found += self._take(name, folder, Trust(owners=owners, way=False))
+            for parts in named:
+                found += self._take(parts, folder, Trust(owners=owners, way=False))
                 if sum(len(event.raw) for event in found) > MOST_BYTES:
                     break  # the rest another time
         finally:
@@ -89,14 +89,11 @@ class Spool:
                 return Trust(Kind.FOLDER, owners, forbidden=0o002)
         return Trust(Kind.FOLDER, owners)
 
-    def _take(self, name: str, folder: int, trust: Trust) -> Sequence[Spooled]:
+    def _take(self, parts: re.Match[str], folder: int, trust: Trust) -> Sequence[Spooled]:
         """The event of that name, if it is one."""
-        parts = _NAME.fullmatch(name)
-        if parts is None:
-            return ()
-        path, kind = self._folder / name, EventKind(parts["kind"])
+        path, kind = self._folder / parts.string, EventKind(parts["kind"])
         try:
-            raw = _read(name, folder, trust)
+            raw = _read(path.name, folder, trust)
         except FileNotFoundError:
             return ()  # somebody was faster
         except OSError as error:

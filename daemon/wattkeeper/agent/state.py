@@ -69,6 +69,15 @@ class Gpu:
     written_mono: float = 0.0
     writing_mw: Milliwatts | None = None
 
+    @property
+    def left_be(self) -> bool:
+        """True where its limit is not the agent's to write now: an admin's or another writer's, or nobody knows."""
+        return not self.told or self.hold is not None or self.drift.yielded
+
+    def keep_baseline(self, found_mw: Milliwatts) -> None:
+        """What it had before our write is its baseline, unless one was saved earlier."""
+        self.saved_mw = self.saved_mw if self.saved_mw is not None else found_mw
+
 
 @dataclass(slots=True)
 class Job:

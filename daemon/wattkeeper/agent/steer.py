@@ -70,7 +70,7 @@ class Steersman:
     def changes_in_s(self, most_s: float) -> float:
         """How long until a decision may change by time alone, at most ``most_s`` seconds."""
         changes = [d.next_change for gpu in self._state.gpus.values() if gpu.target for d in gpu.target.decisions]
-        return wait_s(changes, self._clock.wall(), most_s) if any(changes) else most_s
+        return wait_s(changes, self._clock.wall(), most_s)
 
     def wanted(self, targets: Sequence[Target], *, starting: bool = False) -> tuple[Action, ...]:
         """The writes that targets call for, on the GPUs that are the agent's to write now.
@@ -80,7 +80,7 @@ class Steersman:
         mine = []
         for target in targets:
             gpu = self._state.gpus[target.gpu]
-            if not gpu.told or gpu.hold is not None or gpu.drift.yielded:
+            if gpu.left_be:
                 continue
             baseline = self._state.baseline_mw(gpu)
             if target.observe:
@@ -133,7 +133,7 @@ class Steersman:
         """What is left to do on a GPU whose limit reads as wanted; None on a quiet tick."""
         if target.limit_mw is None or gpu.reading is None or gpu.reading.requested_mw is None:
             return None
-        if not gpu.told or gpu.hold is not None or gpu.drift.yielded or gpu.applying:
+        if gpu.left_be or gpu.applying:
             return None
         if not same_limit(gpu.reading.requested_mw, target.limit_mw):
             return None
@@ -174,7 +174,7 @@ class Steersman:
             self._failed(gpu, error)
             if error.kind in MAYBE_DONE and not backs_off:
                 gpu.ours = True
-                gpu.saved_mw = gpu.saved_mw if gpu.saved_mw is not None else action.old_mw
+                gpu.keep_baseline(action.old_mw)
             return False
         finally:
             gpu.applying -= 1
@@ -182,7 +182,7 @@ class Steersman:
             gpu.written_mono = self._clock.mono()
         gpu.ours = not backs_off
         gpu.error = None
-        gpu.saved_mw = gpu.saved_mw if gpu.saved_mw is not None else action.old_mw
+        gpu.keep_baseline(action.old_mw)
         if gpu.target is not None and gpu.target.limit_mw == action.new_mw:
             gpu.confirmed_mw = action.new_mw
         if gpu.reading is not None:

@@ -37,7 +37,7 @@ def take_snapshot(state: State, tally: Tally, clock: Clock) -> Snapshot:
         policy=state.policy_state,
         sources=dict(state.sources),
         alarms=(*state.alarms.values(), *_out_of_band(state)),
-        zone=state.zone,
+        zone=zone,
     )
 
 

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 import click
 
 from wattkeeper.cli.described import gpu_context
-from wattkeeper.cli.moment import iso, unix, written
+from wattkeeper.cli.inforce import site_zone, unix_or_now
+from wattkeeper.cli.moment import iso, written
 from wattkeeper.cli.output import Column, print_json, print_table, shown
 from wattkeeper.config.jobs import DescribedJob, parse_jobs
 from wattkeeper.config.policy import load_policies
@@ -81,14 +82,11 @@ def diff(old: Path, new: Path, jobs: str | None, at: datetime | None, config: Pa
     ``jobs``: a file of described jobs or of records, ``-`` for standard input, None for the examples. ``at``: when
     they run; None: now, and recorded jobs when they began.
     """
-    from wattkeeper.system.clock import SystemClock
-    from wattkeeper.system.zones import machine_zone
-
     settings = load_settings(config, TO_READ) if config else Settings()
     policies = (load_policies(old, TO_READ)[0], load_policies(new, TO_READ)[0])
     described = _jobs(jobs)
-    zone = settings.time_zone or machine_zone()
-    asked = _Asked(old, new, zone, unix(at, zone) if at else SystemClock().wall(), at is not None)
+    zone = site_zone(settings)
+    asked = _Asked(old, new, zone, unix_or_now(at, zone), at is not None)
     pairs, left_out = compare(described, policies, settings, asked.zone, asked.at, fixed=asked.fixed)
     if not pairs and left_out:
         raise WattkeeperError(f"no job to compare: {left_out[0]}")

@@ -9,7 +9,7 @@ import click
 
 from wattkeeper.cli import HELP
 from wattkeeper.cli.client import client, run_dir_option
-from wattkeeper.cli.moment import MomentType, iso, unix, written
+from wattkeeper.cli.moment import MomentType, iso, written
 from wattkeeper.cli.output import alike, got, gpu_names, print_json, shown, step_line
 from wattkeeper.cli.output import watts as watts_shown
 from wattkeeper.units import format_power, parse_power, watts
@@ -159,18 +159,13 @@ def _explain_described(
     as_json: bool,
 ) -> None:
     from wattkeeper.cli.described import gpu_context
-    from wattkeeper.cli.inforce import policy_and_settings
+    from wattkeeper.cli.inforce import conditions_at, policy_and_settings
     from wattkeeper.core.arbitrate import arbitrate
     from wattkeeper.core.resolve import resolve
-    from wattkeeper.model import Conditions
-    from wattkeeper.system.clock import SystemClock
-    from wattkeeper.system.zones import machine_zone
 
     policy, settings = policy_and_settings(*files)
     gpu = gpu_context(gpu_model, limits, settings.gpus)
-    zone = settings.time_zone or machine_zone()
-    now_at = unix(at, zone) if at else SystemClock().wall()
-    conditions = Conditions(now_at, job.node, observe=settings.mode == "observe", zone=zone)
+    conditions = conditions_at(at, job.node, settings)
     target = arbitrate([resolve(job, gpu, policy, conditions)], gpu, policy)
     _print(target, gpu, conditions, as_json, dated=at is not None)
 

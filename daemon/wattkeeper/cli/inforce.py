@@ -1,12 +1,17 @@
-"""The policy and the settings that a command goes by, from files."""
+"""The policy, the settings and the time that a command goes by."""
 
+from datetime import datetime, tzinfo
 from pathlib import Path
 
+from wattkeeper.cli.moment import unix
 from wattkeeper.config.policy import load_policies
 from wattkeeper.config.settings import DEFAULT_PATH, Settings, load_settings
 from wattkeeper.core.policy import Policy
 from wattkeeper.errors import WattkeeperError
+from wattkeeper.model import Conditions
+from wattkeeper.system.clock import SystemClock
 from wattkeeper.system.trust import TO_READ
+from wattkeeper.system.zones import machine_zone
 
 
 def policy_and_settings(policy: Path | None, config: Path | None) -> tuple[Policy, Settings]:
@@ -20,3 +25,19 @@ def policy_and_settings(policy: Path | None, config: Path | None) -> tuple[Polic
     found = load_settings(config or DEFAULT_PATH, TO_READ) if config or (policy is None) else Settings()
     rules, _ = load_policies(policy or found.policies, TO_READ)
     return rules, found
+
+
+def site_zone(settings: Settings) -> tzinfo:
+    """The zone of schedules that name none, and of times that people write: the settings', else this machine's."""
+    return settings.time_zone or machine_zone()
+
+
+def unix_or_now(at: datetime | None, zone: tzinfo) -> float:
+    """The Unix time of a moment in that zone, or of now where none was asked for."""
+    return unix(at, zone) if at else SystemClock().wall()
+
+
+def conditions_at(at: datetime | None, node: str, settings: Settings) -> Conditions:
+    """What a decision for that moment (None: now) on that node depends on, by those settings."""
+    zone = site_zone(settings)
+    return Conditions(unix_or_now(at, zone), node, observe=settings.mode == "observe", zone=zone)

@@ -75,12 +75,13 @@ def week(files: tuple[Path, ...], first: datetime | None, config: Path | None, a
     FILEs, or folders of them, make one policy together; without them it is the one that the settings name. A rule
     that selects jobs as well is drawn as if there were such a job all the time.
     """
+    from wattkeeper.cli.inforce import site_zone
     from wattkeeper.core.schedule import instant
     from wattkeeper.system.clock import SystemClock
-    from wattkeeper.system.zones import machine_zone, zone_name
+    from wattkeeper.system.zones import zone_name
 
     found, settings = _load(files, config)
-    zone = settings.time_zone or machine_zone()
+    zone = site_zone(settings)
     day = first.date() if first else datetime.fromtimestamp(SystemClock().wall(), zone).date()
     if not 1971 <= day.year <= 2999:
         raise click.UsageError("--from: the years 1971 to 2999")

@@ -12,7 +12,7 @@ import click
 
 from wattkeeper.cli import HELP
 from wattkeeper.cli.client import client, run_dir_option
-from wattkeeper.cli.moment import MomentType, iso, unix, written
+from wattkeeper.cli.moment import MomentType, iso, written
 from wattkeeper.cli.output import NOTHING, Column, print_json, print_table, shown
 from wattkeeper.errors import AgentUnreachableError, WattkeeperError
 from wattkeeper.units import Milliwatts, format_power, watts
@@ -91,12 +91,12 @@ def profiles(
     For the GPUs of this node, as its agent tells, or of --gpu-model, which needs no agent. The policy is the one in
     the file, or the one installed on this node.
     """
-    from wattkeeper.cli.inforce import policy_and_settings
+    from wattkeeper.cli.inforce import conditions_at, policy_and_settings
     from wattkeeper.core.offers import partitions
 
     found, settings = policy_and_settings(policy, config)
     gpus = _gpus(gpu_model, settings, run_dir or (settings.run_dir if config else None))
-    conditions = _conditions(at, gpus.node, settings)
+    conditions = conditions_at(at, gpus.node, settings)
     facts = _job(gpus.node, **job)
     rows = _rows(facts, wanted or partitions(found), gpus.contexts, found, conditions)
     if as_json:
@@ -121,16 +121,6 @@ def _gpus(gpu_model: str | None, settings: "Settings", run_dir: Path | None) -> 
         return _Gpus([gpu_context(gpu_model, dict.fromkeys(("default", "min", "max", "baseline")), settings.gpus)])
     status = _status(run_dir)
     return _Gpus(_contexts(status["gpus"], settings), str(status["node"]), str(status["policy"]["digest"]))
-
-
-def _conditions(at: datetime | None, node: str, settings: "Settings") -> "Conditions":
-    from wattkeeper.model import Conditions
-    from wattkeeper.system.clock import SystemClock
-    from wattkeeper.system.zones import machine_zone
-
-    zone = settings.time_zone or machine_zone()
-    now_at = unix(at, zone) if at else SystemClock().wall()
-    return Conditions(now_at, node, observe=settings.mode == "observe", zone=zone)
 
 
 def _job(

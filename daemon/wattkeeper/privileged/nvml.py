@@ -88,8 +88,8 @@ class Nvml:
 
     def handle(self, uuid: str) -> Any:
         """NVML's handle of a device. Raises DeviceError, also where the device's own name is not quite that one."""
-        self.open()
-        if uuid not in self._handles:
+        if self._stale or uuid not in self._handles:
+            self.open()
             handle = self.call(uuid, "find the device", lambda: pynvml.nvmlDeviceGetHandleByUUID(uuid))
             if self.call(uuid, "read its name", lambda: pynvml.nvmlDeviceGetUUID(handle)) != uuid:
                 raise DeviceError(Kind.INVALID, uuid, "the device calls itself otherwise")
