@@ -35,8 +35,8 @@ MOST_WAITING = 64
 
 MOST_CHARGES = 1_000
 
-QUIET_WRITE_S = 5.0
-"""What a quiet tick charges is on the disk after so long at the latest: as often as ticks come by default."""
+QUIET_WRITE_S = 10.0
+"""What a quiet tick charges is on the disk after so long at the latest, or at the next tick. An event writes it too."""
 
 RECORDS = "records"
 

@@ -53,6 +53,7 @@ from wattkeeper.slurm.node import SlurmNode
 from wattkeeper.slurm.processes import Processes
 from wattkeeper.slurm.programs import Programs
 from wattkeeper.snapshot import PolicyState, SourceState
+from wattkeeper.system.bell import Bell
 from wattkeeper.system.clock import SystemClock
 from wattkeeper.system.files import RunLock, make_private_folder
 from wattkeeper.system.groups import Groups
@@ -98,7 +99,7 @@ class Agent:
         self._clock = SystemClock()
         self._service = ServiceManager()
         self._tally = Tally()
-        self._wake = asyncio.Event()
+        self._wake = Bell()
         self._stopping = asyncio.Event()
         self._reload = asyncio.Event()
         self._loop = asyncio.get_running_loop()
@@ -108,8 +109,8 @@ class Agent:
         self._state.policy_state = PolicyState(policy.digest, True, self._clock.wall())
         nvml = Nvml(str(settings.gpus.library) if settings.gpus.library else None)
         self._reader = NvmlReader(nvml, self._clock, self._thread_of)
-        here = partial(root_here, nvml, settings.run_dir, self._clock.boot_id())
-        self._root = here() if single else root_beside(settings.run_dir)
+        run_dir, boot_id = settings.run_dir, self._clock.boot_id()
+        self._root = root_here(nvml, run_dir, boot_id) if single else root_beside(run_dir)
         self._actuator = ThreadedActuator(self._root.limits, self._thread_of if single else self._thread_to)
         self._spool = Spool(settings.run_dir / "spool", self._clock, self._event_users, self._tally.refused)
         self._ledger, self._kept = open_ledger(
@@ -148,13 +149,13 @@ class Agent:
     def _thread_of(self, device: str, name: str = "") -> DeviceThread:
         name = name or device
         if name not in self._threads:
-            late = partial(self._loop.call_soon_threadsafe, self._wake.set)
+            late = partial(self._loop.call_soon_threadsafe, self._wake.ring)
             self._threads[name] = DeviceThread(device, on_late=lambda: _quietly(late))
         return self._threads[name]
 
     def _thread_to(self, device: str) -> DeviceThread:
         """For what the actuator is asked of a device: while that hangs the device is still read."""
-        return self._threads.get(f"to {device}") or self._thread_of(device, f"to {device}")
+        return self._thread_of(device, f"to {device}")
 
     async def _open_lookups(self, tell: Callable[[JobFacts], None]) -> Lookups:
         asked = self._state.settings.slurm
@@ -259,10 +260,7 @@ class Agent:
                 log.error("gpu=%d not given back: %s", gpu.info.minor, error)
 
     async def _pause(self) -> None:
-        with suppress(TimeoutError):
-            async with asyncio.timeout(self._steersman.changes_in_s(self._state.settings.interval)):
-                await self._wake.wait()
-        self._wake.clear()
+        await self._wake.wait(self._steersman.changes_in_s(self._state.settings.interval))
 
     async def _feed_watchdog(self) -> None:
         """Tell systemd that we live, for as long as ticks come to an end."""
@@ -274,7 +272,7 @@ class Agent:
 
     def _signalled(self, event: asyncio.Event) -> None:
         event.set()
-        self._wake.set()
+        self._wake.ring()
 
     async def _event(self, kind: EventKind, raw: bytes) -> Answer:
         await recover.drain(self._spool, self._events)  # what was left earlier comes first
@@ -304,7 +302,7 @@ class Agent:
 
     def _publish_soon(self) -> None:
         self._publish()
-        self._wake.set()
+        self._wake.ring()
 
     async def _rebind(self) -> None:
         """After the driver went away, or came: open it afresh and find the GPUs."""

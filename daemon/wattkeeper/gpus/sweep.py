@@ -16,6 +16,7 @@ from typing import Any, Generic, TypeVar
 
 from wattkeeper.gpus.worker import DeviceThread
 from wattkeeper.privileged.errors import DeviceError
+from wattkeeper.system.bell import Bell
 
 T = TypeVar("T")
 Calls = Sequence[tuple[DeviceThread, Callable[[], T]]]
@@ -60,7 +61,7 @@ class _Sweep(Generic[T]):
         self._lock = threading.Lock()
         self._moved_mono = time.monotonic()
         self._loop = asyncio.get_running_loop()
-        self._answered = asyncio.Event()
+        self._answered = Bell()
 
     def go(self) -> None:
         """The sweep itself, in its thread."""
@@ -70,12 +71,10 @@ class _Sweep(Generic[T]):
 
     async def wait(self, deadline_s: float) -> None:
         """Return when every call has answered, or has had its time."""
-        while not self._answered.is_set() and (left_s := self._moved_mono + deadline_s - time.monotonic()) > 0:
-            with suppress(TimeoutError):
-                async with asyncio.timeout(left_s):
-                    await self._answered.wait()
-        if not self._answered.is_set():
-            await self._rest_at_once(deadline_s)
+        while (left_s := self._moved_mono + deadline_s - time.monotonic()) > 0:
+            if await self._answered.wait(left_s):
+                return
+        await self._rest_at_once(deadline_s)
 
     def answer(self, place: int, deadline_s: float) -> T | DeviceError:
         """What a call gave; one that has not answered is waited for no longer. Raises what else a call raised."""
@@ -135,4 +134,4 @@ class _Sweep(Generic[T]):
             late.set_result(None)
         if last:
             with suppress(RuntimeError):  # the loop is closed: nobody waits any more
-                self._loop.call_soon_threadsafe(self._answered.set)
+                self._loop.call_soon_threadsafe(self._answered.ring)
