@@ -1,7 +1,7 @@
 """The agent's own parts on GPUs in memory, at a time that tests move: no loop, no threads of devices, no files."""
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import cast
 
@@ -13,6 +13,7 @@ from wattkeeper.agent.ledger import LedgerWriter
 from wattkeeper.agent.lookup import Lookups
 from wattkeeper.agent.observe import Observer
 from wattkeeper.agent.parts import Parts
+from wattkeeper.agent.spool import Spool
 from wattkeeper.agent.state import State
 from wattkeeper.agent.steer import Steersman
 from wattkeeper.agent.tally import Tally
@@ -157,6 +158,18 @@ class OneNode:
         self.go_on(1)
         self._stamp()
         return asyncio.run(self._events.handle(kind, _raw(job_id, environment), when))
+
+    def drain(self, spool: Spool, beside: Callable[[], Awaitable[None]] | None = None) -> None:
+        """Take in what lies in the spool, and do something ``beside`` it."""
+        self._stamp()
+
+        async def both() -> None:
+            draining = asyncio.create_task(recover.drain(spool, self._events))
+            if beside is not None:
+                await beside()
+            await draining
+
+        asyncio.run(both())
 
     def post_at_once(self, *events: tuple[EventKind, int, Mapping[str, str]]) -> list[Answer]:
         """Several events, none of which waits for another's answer."""

@@ -2,8 +2,9 @@
 
 import asyncio
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Awaitable, Coroutine, Iterable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from wattkeeper.agent import meter
 from wattkeeper.agent.inquire import Inquirer
@@ -51,37 +52,45 @@ class EventHandler:
         self._deciding = parts.deciding
 
     async def handle(self, kind: EventKind, raw: bytes, when: Moment | None = None) -> Answer:
-        """Take an event in and bring its GPUs to what follows from it.
+        """Take an event in and bring its GPUs to what follows from it. See ``begin``."""
+        return await (await self.begin(kind, raw, when))
+
+    async def begin(self, kind: EventKind, raw: bytes, when: Moment | None = None) -> Coroutine[Any, Any, Answer]:
+        """Take an event in: decide, and write the decision down. What it gives makes the writes that follow.
 
         ``when``: of an event from the spool, whose energy interval nobody can cut any more. Never raises for what
         the event says; what it cannot make sense of is counted and told.
         """
         received = self._clock.mono()
         try:
-            answer = await self._handle(kind, parse_event(kind, raw), when)
+            writes = await self._take_in(kind, parse_event(kind, raw), when)
         except (EventError, MappingError) as error:
             outcome = "unmapped" if isinstance(error, MappingError) else "invalid"
             log.error("%s refused: %s", kind, error)
-            answer = Answer(outcome, False, str(error))
+            writes = _nothing_to_write(Answer(outcome, False, str(error)))
+        return self._finish(kind, writes, received if when is None else None)
+
+    async def _finish(self, kind: EventKind, writes: Awaitable[Answer], received_mono: float | None) -> Answer:
+        answer = await writes
         self._tally.hook_events[kind, answer.outcome] += 1
-        if when is None:
-            self._tally.applied(kind, self._clock.mono() - received)
+        if received_mono is not None:
+            self._tally.applied(kind, self._clock.mono() - received_mono)
         return answer
 
-    async def _handle(self, kind: EventKind, event: HookEvent, when: Moment | None) -> Answer:
+    async def _take_in(self, kind: EventKind, event: HookEvent, when: Moment | None) -> Coroutine[Any, Any, Answer]:
         moment = when or Moment(self._clock.wall(), self._clock.mono())
         job = self._on_this_node(event.job)
         if kind is not EventKind.PROLOG or not event.gpus:
-            return await self._carry(kind, event, job, moment, when)
+            return await self._decide(kind, event, job, moment, when)
         job = await self._inquirer.complete(job, PATIENCE_S if when is None else 0.0)
         try:
-            return await self._carry(kind, event, job, moment, when)
+            return await self._decide(kind, event, job, moment, when)
         finally:
             self._inquirer.end_unless_held(job.key)
 
-    async def _carry(
+    async def _decide(
         self, kind: EventKind, event: HookEvent, job: JobFacts, moment: Moment, when: Moment | None
-    ) -> Answer:
+    ) -> Coroutine[Any, Any, Answer]:
         async with self._deciding:
             if kind is EventKind.PROLOG:
                 try:
@@ -90,7 +99,7 @@ class EventHandler:
                     self._state.alarms["gres"] = f"job {job.key}: {error}"
                     raise
                 if not devices:
-                    return Answer("no_gpu", True, "the job has no GPU on this node")
+                    return _nothing_to_write(Answer("no_gpu", True, "the job has no GPU on this node"))
                 job = replace(job, gpus=len(devices))
                 transition = begin_on(self._state, job, devices, moment)
                 await self._save_baselines((device.uuid for device in devices), transition)
@@ -98,24 +107,33 @@ class EventHandler:
                 transition = end(job.key, moment, self._state.holdings, self._state.over)
             affected = transition.gpus or frozenset(h.gpu for h in self._state.holdings if h.job.key == job.key)
             await self.carry_out(transition, moment, cut=when is None)
-            targets = self._steersman.decide(affected)
+            self._steersman.decide(affected)
             if transition.verdict is Verdict.STARTED:
                 self._started(job, transition)
                 self._inquirer.follow_up(job)
         starting = kind is EventKind.PROLOG and transition.verdict is not Verdict.LATE
+        return self._write(job.key, transition, affected, starting=starting)
+
+    async def _write(
+        self, key: JobKey, transition: Transition, affected: Iterable[GpuUuid], *, starting: bool
+    ) -> Answer:
+        """Bring GPUs to their targets as these are by now: a later event may have moved them on."""
+        gpus = [self._state.gpus[uuid] for uuid in affected if uuid in self._state.gpus]
+        targets = [gpu.target for gpu in gpus if gpu.target is not None]
         actions = self._steersman.wanted(targets, starting=starting)
         applied = await self._steersman.apply(actions, "start" if starting else "end")
         await self._steersman.settle(targets)
         failpoint("event.applied")
-        return self._answer(job.key, transition, applied, [t.gpu for t in targets])
+        return self._answer(key, transition, applied, [target.gpu for target in targets])
 
     async def carry_out(self, transition: Transition, moment: Moment, *, cut: bool) -> None:
         """Write a transition and the energy interval it closes in one transaction, then bring the state to it."""
         state = self._state
         if not (transition.removed or transition.added or transition.over):
             return
-        readings = await self._observer.read(transition.gpus, note_free=cut)
-        after = {uuid: _owners_after(state, uuid, transition) for uuid in transition.gpus}
+        here = transition.gpus & state.gpus.keys()  # a GPU that was lost before our start has nothing to read
+        readings = await self._observer.read(here, note_free=cut)
+        after = {uuid: _owners_after(state, uuid, transition) for uuid in here}
         charges, watermarks = meter.cut(state, readings if cut else {}, after)
         change = Change(
             boot_id=state.boot_id,
@@ -135,7 +153,7 @@ class EventHandler:
         state.note_over(transition.over)
         self._inquirer.end(transition.over)
         self._note_jobs(transition, moment)
-        for uuid in transition.gpus:
+        for uuid in here:
             # a new holder is a new start for whoever fights over the limit
             state.gpus[uuid].drift, state.gpus[uuid].left_mw = DriftHistory(), None
 
@@ -204,6 +222,10 @@ class EventHandler:
             return Answer("failed", False, f"job {key}: {troubles or 'a limit could not be set'}")
         outcome = "applied" if transition.verdict in {Verdict.STARTED, Verdict.ENDED} else str(transition.verdict)
         return Answer(outcome, True, f"job {key} {transition.verdict}")
+
+
+async def _nothing_to_write(answer: Answer) -> Answer:
+    return answer
 
 
 def begin_on(state: State, job: JobFacts, devices: Sequence[Device], moment: Moment) -> Transition:

@@ -90,12 +90,22 @@ async def take_up(state: State, kept: Kept, ledger: LedgerWriter, clock: Clock) 
 
 
 async def drain(spool: Spool, handler: EventHandler) -> None:
-    """Handle what the spool holds, oldest first."""
+    """Take in what the spool holds, oldest first. The writes run beside each other: a device that hangs delays none.
+
+    An event that we stumble over is dropped with a word: left there, it would stop every agent that starts after us.
+    """
     events = spool.events()
-    for event in events:
-        await handler.handle(event.kind, event.raw, event.when)
-        failpoint("recover.drained")
-        event.path.unlink(missing_ok=True)
+    writes = []
+    try:
+        for event in events:
+            try:
+                writes.append(await handler.begin(event.kind, event.raw, event.when))
+            except Exception:
+                log.exception("%s: cannot be handled, and is dropped; please report this", event.path)
+            failpoint("recover.drained")
+            event.path.unlink(missing_ok=True)
+    finally:
+        await asyncio.gather(*writes)
     if events:
         log.warning("took %d events from the spool", len(events))
 
