@@ -178,7 +178,8 @@ class GresMap:
             if names & {gpu.minor, gpu.uuid, *(uuid for uuid, _ in gpu.instances)}:
                 return gpu
         what = f"minor number {name}" if isinstance(name, int) else printable(name, 80)
-        raise MappingError(f"{source} names {what}, but the driver has no such GPU: nothing is written")
+        mend = "; restart the agent after a change of MIG instances" if what.startswith("MIG-") else ""
+        raise MappingError(f"{source} names {what}, but the driver has no such GPU: nothing is written{mend}")
 
     def _share_of(self, gpu: GpuInfo) -> Sharing:
         if gpu.instances:
