@@ -38,6 +38,20 @@ HONEST_BOUND_S = 0.1
 
 only_root = pytest.mark.skipif(not ROOT, reason="only root can become another user")
 
+_AS_USER = """
+import os, sys
+user, words, got = int(sys.argv[1]), sys.argv[2:], []
+os.setgroups([])
+os.setresgid(user, user, user)
+os.setresuid(user, user, user)
+def may(what, call, *words):
+    try:
+        call(*words)
+    except OSError:
+        return
+    got.append(what)
+"""
+
 _HONEST = """
 import sys, threading, time
 from pathlib import Path
@@ -53,6 +67,16 @@ while not took or not over.wait(0.01):
     took.append(time.monotonic() - start)
 print(max(took), sorted(took)[len(took) * 99 // 100], len(took), flush=True)
 """
+
+
+def tried_by(uid: int, attempts: str, *words: object) -> str:
+    """What another user's Python says of its attempts: it has its `words`, `may(what, call, ...)`, and what it `got`.
+
+    It becomes that user itself: the interpreter may lie where only root can read.
+    """
+    argv = [sys.executable, "-I", "-S", "-c", _AS_USER + attempts, str(uid), *map(str, words)]
+    done = subprocess.run(argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=30)
+    return done.stdout
 
 
 class Victim:

@@ -3,13 +3,13 @@
 import json
 import os
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.e2e.agents import TICK_S, hook_environment, limits, post, set_behind, start_afresh
+from tests.e2e.attackers import only_root, tried_by
 from tests.lab import Lab, Node, wait_until
 from tests.lab.processes import program
 from tests.lab.spec import REPO
@@ -17,7 +17,7 @@ from tests.lab.spec import REPO
 NOBODY = 65534
 CANNOT_CONNECT = 7  # curl's exit code
 
-pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+pytestmark = only_root
 
 
 @pytest.fixture
@@ -118,18 +118,9 @@ def test_run_dir_keeps_the_spool_and_baselines_to_their_owners(node: Node) -> No
 
 
 TRY_ALL = """
-import os, signal, sys
-user, run_dir, state_dir, policies, settings = int(sys.argv[1]), *sys.argv[2:6]
-pids, got = [int(pid) for pid in sys.argv[6:]], []
-os.setgroups([])
-os.setresgid(user, user, user)
-os.setresuid(user, user, user)
-def may(what, call, *words):
-    try:
-        call(*words)
-    except OSError:
-        return
-    got.append(what)
+import signal
+run_dir, state_dir, policies, settings, *pids = words
+pids = [int(pid) for pid in pids]
 def write(path, flags=os.O_WRONLY):
     os.close(os.open(path, flags))
 for pid in pids:
@@ -158,11 +149,8 @@ print(got)
 
 def test_no_file_and_no_signal_is_another_users(node: Node) -> None:
     files, agent = node.files, node.agent
-    words = (NOBODY, files.run_dir, files.state_dir, files.policies, files.settings, agent.pid, agent.actuator.pid)
-    done = subprocess.run(
-        [sys.executable, "-I", "-S", "-c", TRY_ALL, *map(str, words)], capture_output=True, text=True, timeout=30
-    )
-    assert done.stdout == "[]\n", done.stdout + done.stderr
+    words = (files.run_dir, files.state_dir, files.policies, files.settings, agent.pid, agent.actuator.pid)
+    assert tried_by(NOBODY, TRY_ALL, *words) == "[]\n"
     assert limits(node) == {0: 250, 1: 350, 2: 700, 3: 700}
     set_behind(node, 0, 500)
     wait_until(lambda: limits(node)[0] == 250, TICK_S + 1, "nobody holds the GPU", note=False)
@@ -174,25 +162,18 @@ def test_the_way_to_the_actuator_is_closed_to_others(node: Node) -> None:
         path.chmod(mode)
         for uuid in (gpu.uuid for gpu in node.gpus().values()):
             question = json.dumps({"do": "set_limit", "gpu": uuid, "mw": 200_000})
-            done = subprocess.run(
-                [sys.executable, "-I", "-S", "-c", ASK, str(path), question, str(NOBODY)],
-                capture_output=True, text=True,
-            )  # fmt: skip
-            assert done.stdout in (("b''\n", "gone\n") if told else ("gone\n",)), done.stdout + done.stderr
+            assert tried_by(NOBODY, ASK, path, question) in (("b''\n", "gone\n") if told else ("gone\n",))
         lines = [line for line in node.agent.actuator.daemon.text().splitlines() if "refused" in line]
         assert [f"uid {NOBODY} may not ask" in line for line in lines] == [True] * told
     assert limits(node) == {0: 250, 1: 350, 2: 700, 3: 700}
 
 
 ASK = """
-import os, socket, sys
-os.setgroups([])
-os.setresgid(*[int(sys.argv[3])] * 3)
-os.setresuid(*[int(sys.argv[3])] * 3)
+import socket
 try:
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as client:
-        client.connect(sys.argv[1])
-        client.send(sys.argv[2].encode())
+        client.connect(words[0])
+        client.send(words[1].encode())
         print(client.recv(1000))
 except OSError:
     print("gone")
