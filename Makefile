@@ -3,6 +3,7 @@
 .PHONY: help setup test check demo bench fuzz fuzz-input chaos lab lab-down plots fmt clean
 
 PYTHON_BIN := .venv/bin
+BESIDE := -n 2 --dist loadfile --no-loadscope-reorder
 SHELL_SCRIPTS := $(wildcard deploy/slurm/*.d/* deploy/slurm/*.sh) .ci/run .ci/setup
 
 help: ## this list
@@ -12,7 +13,7 @@ setup: ## installs what tests and lab need (as root on Debian) and makes .venv
 	@.ci/setup test
 
 test: check ## all checks and all tests; ARGS goes to pytest
-	$(PYTHON_BIN)/python -m pytest $(ARGS)
+	$(PYTHON_BIN)/python -m pytest $(BESIDE) $(ARGS)
 
 check: setup ## lint and types alone
 	$(PYTHON_BIN)/ruff check .

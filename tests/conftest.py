@@ -8,11 +8,11 @@ import pytest
 from tests.lab import Lab, LabSpec, NodeSpec, missing_programs
 from tests.lab.waiting import figures
 
-NOT_RUN = pytest.StashKey[list[tuple[str, str]]]()
+MEASURED = "measured"
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.stash[NOT_RUN] = []
+    config.pluginmanager.register(LastWord())
     os.umask(0o022)  # tests write settings and policies, which the agent refuses where a group can change them
 
 
@@ -27,23 +27,36 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
+def pytest_runtest_makereport() -> Iterator[None]:
+    """Times that were measured go with the test's report: the process that tests is not the one that tells."""
     report: pytest.TestReport = yield  # type: ignore[assignment]
-    if report.skipped and not hasattr(report, "wasxfail"):
-        reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
-        item.config.stash[NOT_RUN].append((item.nodeid, reason.removeprefix("Skipped: ")))
+    report.user_properties += [(MEASURED, str(figure)) for figure in figures]
+    figures.clear()
     return report  # type: ignore[return-value]
 
 
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    if figures:
-        terminalreporter.section("measured")
-        for figure in figures:
-            terminalreporter.write_line(str(figure))
-    if config.stash[NOT_RUN]:
-        terminalreporter.section("not run here")
-        for test, reason in config.stash[NOT_RUN]:
-            terminalreporter.write_line(f"not run here: {test} — {reason}")
+class LastWord:
+    """What a run ends with, in the process that tells."""
+
+    def __init__(self) -> None:
+        self._measured: list[object] = []
+        self._not_run: list[tuple[str, str]] = []
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        self._measured += [value for name, value in report.user_properties if name == MEASURED]
+        if report.skipped and not hasattr(report, "wasxfail"):
+            reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
+            self._not_run.append((report.nodeid, reason.removeprefix("Skipped: ")))
+
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+        if self._measured:
+            terminalreporter.section("measured")
+            for figure in self._measured:
+                terminalreporter.write_line(str(figure))
+        if self._not_run:
+            terminalreporter.section("not run here")
+            for test, reason in sorted(self._not_run):
+                terminalreporter.write_line(f"not run here: {test} — {reason}")
 
 
 @pytest.fixture(scope="session")

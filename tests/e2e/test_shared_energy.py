@@ -11,7 +11,6 @@ import pytest
 from tests.chaos.books import read_books, read_records
 from tests.e2e.agents import TICK_S, hook_environment, one_node, start_afresh
 from tests.lab import Lab, Node, NodeSpec, wait_until
-from wattkeeper.agent.ledger import QUIET_WRITE_S
 from wattkeeper.simulator import Process
 
 WATCHED_S = 2.0
@@ -53,9 +52,17 @@ def _accounted(node: Node, uuid: str) -> tuple[dict[int, int], int]:
 
 
 def _accounted_anew(node: Node, uuid: str) -> tuple[dict[int, int], int]:
-    """The same, once the ledger knows the energy of a moment that was still to come."""
+    """The same, once the ledger knows the energy of a moment that was still to come.
+
+    What an admin does is written at once, and with it what ticks left to be written later.
+    """
     up_to = node.simulation.gpu(0).counter_mj
-    wait_until(lambda: _accounted(node, uuid)[1] > up_to, QUIET_WRITE_S + TICK_S, "the ledger is written", note=False)
+
+    def known() -> bool:
+        node.wattkeeper("resume", "--gpu", "3")
+        return _accounted(node, uuid)[1] > up_to
+
+    wait_until(known, 4 * TICK_S, "the ledger knows", note=False)
     return _accounted(node, uuid)
 
 
