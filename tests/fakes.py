@@ -44,7 +44,8 @@ class FakeGpus:
         self.writes: list[tuple[str, int]] = []
 
     async def list_gpus(self, deadline_s: float) -> tuple[GpuInfo, ...]:
-        return tuple(sorted((gpu.info for gpu in self.gpus.values()), key=lambda info: info.minor))
+        there = [gpu.info for gpu in self.gpus.values() if not gpu.lost]
+        return tuple(sorted(there, key=lambda info: info.minor))
 
     async def read(
         self, gpus: Sequence[GpuUuid], deadline_s: float, shared: Collection[GpuUuid] = ()
