@@ -4,11 +4,16 @@ import os
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests.lab import Lab, LabSpec, NodeSpec, missing_programs
 from tests.lab.waiting import figures
 
 MEASURED = "measured"
+
+# examples are counted, not timed: a busy machine must not fail a property
+settings.register_profile("wattkeeper", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("wattkeeper")
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -113,7 +113,7 @@ def test_a_fuzzer_finds_nothing_either(one: Victim) -> None:
     expected = one.state()[0]
     seen = {"asked": 0, "did": 0}
 
-    @settings(max_examples=400, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=400, database=None, suppress_health_check=list(HealthCheck))
     @given(packets(ours, _numbers))
     def ask(question: bytes) -> None:
         answer = one.ask(question)

@@ -132,7 +132,7 @@ _deeds = st.lists(
 
 
 @given(_deeds)
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_jobs_and_idle_and_unattributed_are_what_the_counter_showed(deeds: list[Deed]) -> None:
     story = Story()
     for deed in deeds:
@@ -149,7 +149,7 @@ def test_jobs_and_idle_and_unattributed_are_what_the_counter_showed(deeds: list[
 
 
 @given(_deeds)
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_what_waited_for_the_ledger_when_the_agent_was_killed_is_read_from_the_counters_again(
     deeds: list[Deed],
 ) -> None:

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from itertools import product
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from tests.asking_node import UID, AskingNode
 
@@ -112,7 +112,6 @@ def check(node: AskingNode) -> None:
     assert node.slurm.waiting() <= node.held()
 
 
-@settings(deadline=None)
 @given(st.sampled_from(POLICIES), st.lists(steps, max_size=25))
 def test_careful_until_all_is_known_and_right_then(policy: Policy, scene: list[tuple[object, ...]]) -> None:
     node = AskingNode(policy)

@@ -18,9 +18,7 @@ def host() -> Iterator[Host]:
 
 
 @given(damage=damages)
-@settings(
-    max_examples=400, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=400, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @example(Damage("planned", ((344, "0a000000"),)))  # starts a load that there is not
 @example(Damage("planned", ((2080, "00000080"),)))  # and a fault
 @example(Damage("planned", ((108, "00e1f505"),)))  # time is far ahead of things done every 0.1 s

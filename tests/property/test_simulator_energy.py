@@ -7,7 +7,7 @@ import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from build_simulator import refresh_in_tree
@@ -139,7 +139,6 @@ steps = st.lists(
 
 
 @given(steps)
-@settings(deadline=None)
 def test_energy_is_the_sum_of_power_times_time(history: list[object]) -> None:
     refresh_in_tree()
     oracle = Oracle()
@@ -167,7 +166,6 @@ def test_energy_is_the_sum_of_power_times_time(history: list[object]) -> None:
     looks=st.lists(st.integers(1, 3 * 10**9), max_size=12),
     writes=st.booleans(),
 )
-@settings(deadline=None)
 def test_looking_in_between_changes_nothing(
     which: int, level: int, limits: list[tuple[int, int]], looks: list[int], writes: bool
 ) -> None:

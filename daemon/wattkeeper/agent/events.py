@@ -37,6 +37,10 @@ class Answer:
     text: str
 
 
+Writes = Coroutine[Any, Any, Answer]
+"""The part of an event that talks to devices: to be awaited once it is decided, beside others."""
+
+
 class EventHandler:
     """Handles hook events one decision at a time; the writes they lead to run beside each other."""
 
@@ -55,7 +59,7 @@ class EventHandler:
         """Take an event in and bring its GPUs to what follows from it. See ``begin``."""
         return await (await self.begin(kind, raw, when))
 
-    async def begin(self, kind: EventKind, raw: bytes, when: Moment | None = None) -> Coroutine[Any, Any, Answer]:
+    async def begin(self, kind: EventKind, raw: bytes, when: Moment | None = None) -> Writes:
         """Take an event in: decide, and write the decision down. What it gives makes the writes that follow.
 
         ``when``: of an event from the spool, whose energy interval nobody can cut any more. Never raises for what
@@ -77,7 +81,7 @@ class EventHandler:
             self._tally.applied(kind, self._clock.mono() - received_mono)
         return answer
 
-    async def _take_in(self, kind: EventKind, event: HookEvent, when: Moment | None) -> Coroutine[Any, Any, Answer]:
+    async def _take_in(self, kind: EventKind, event: HookEvent, when: Moment | None) -> Writes:
         moment = when or Moment(self._clock.wall(), self._clock.mono())
         job = self._on_this_node(event.job)
         if kind is not EventKind.PROLOG or not event.gpus:
@@ -90,7 +94,7 @@ class EventHandler:
 
     async def _decide(
         self, kind: EventKind, event: HookEvent, job: JobFacts, moment: Moment, when: Moment | None
-    ) -> Coroutine[Any, Any, Answer]:
+    ) -> Writes:
         async with self._deciding:
             if kind is EventKind.PROLOG:
                 try:
