@@ -14,6 +14,9 @@ log = logging.getLogger("wattkeeper.records")
 RETRY_S = 10.0
 PRUNE_EVERY_S = 86_400.0
 
+PRUNE_FIRST_S = 3_600.0
+"""Nothing is forgotten before the agent has run for so long: a clock that is wrong at boot is set right first."""
+
 
 class RecordKeeper:
     """Writes the records of runs that have ended, and prunes once a day. Its methods but ``due`` are the thread's."""
@@ -24,7 +27,8 @@ class RecordKeeper:
         self._clock = clock
         self._keep_s = keep_s
         self._left = True  # a crash may have left some
-        self._retry_mono = self._prune_mono = clock.mono()
+        self._retry_mono = clock.mono()
+        self._prune_mono = clock.mono() + PRUNE_FIRST_S
         self.trouble: str | None = None
 
     @property

@@ -1,0 +1,94 @@
+"""For how long jobs and their records are kept, by a clock that may be wrong at first."""
+
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from tests.one_node import HandClock
+
+from wattkeeper.agent.records import PRUNE_EVERY_S, RecordKeeper
+from wattkeeper.ledger.memory import MemoryStore
+from wattkeeper.ledger.records import Records
+from wattkeeper.model import JobFacts, JobKey, Outcome
+from wattkeeper.protocols import Change, JobNote
+
+KEEP_S = 30 * 86_400.0
+
+
+@dataclass
+class WrongClock(HandClock):
+    """A clock whose date is off by so much."""
+
+    off_s: float = 0.0
+
+    def wall(self) -> float:
+        return super().wall() + self.off_s
+
+
+class House:
+    """A ledger and its folder of records, looked after every ten minutes."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.clock = WrongClock()
+        self.store = MemoryStore()
+        self.begin()
+
+    def begin(self) -> None:
+        self._keeper = RecordKeeper(Records(self.folder, lambda _: None), self.clock, lambda: KEEP_S)
+
+    def end_job(self, number: int) -> None:
+        """A job that has just ended, and its record."""
+        at = self.clock.wall()
+        facts = JobFacts(JobKey("c", number, "r0"), uid=1000)
+        note = JobNote(facts, at - 60, at, None, Outcome.NONE, None, {})
+        self.store.commit(Change(self.clock.boot, at, notes=(note,)))
+        self._keeper.expect()
+        self.go_on(60)
+
+    def go_on(self, seconds: float) -> None:
+        until = self.clock.at_mono + seconds
+        while self.clock.at_mono < until:
+            self.clock.at_mono += min(600.0, until - self.clock.at_mono)
+            while self._keeper.due:
+                self._keeper.keep_up(self.store)
+
+    @property
+    def files(self) -> int:
+        return len(list(self.folder.glob("*.jsonl")))
+
+
+@pytest.fixture
+def house() -> Iterator[House]:
+    with tempfile.TemporaryDirectory(prefix="wk-kept-", dir="/tmp") as folder:
+        yield House(Path(folder) / "records")
+
+
+def test_what_is_older_than_the_setting_is_forgotten_within_a_day(house: House) -> None:
+    house.end_job(1)
+    house.go_on(KEEP_S)
+    assert house.files == 1
+    house.go_on(2 * PRUNE_EVERY_S)
+    assert house.files == 0
+
+
+def test_an_agent_that_is_restarted_every_day_forgets_too(house: House) -> None:
+    house.end_job(1)
+    for _ in range(40):
+        house.begin()
+        house.go_on(86_400)
+    assert house.files == 0
+
+
+@pytest.mark.parametrize("years", [20, -20])
+def test_a_clock_that_is_wrong_at_boot_costs_nothing(house: House, years: int) -> None:
+    house.end_job(1)
+    house.go_on(86_400)
+    house.clock.off_s = years * 365 * 86_400.0
+    house.begin()
+    house.go_on(1_800)
+    house.clock.off_s = 0.0
+    house.go_on(2 * PRUNE_EVERY_S)
+    assert house.files == 1
