@@ -18,6 +18,7 @@ from wattkeeper.cli.period import Days, DaysType, today
 from wattkeeper.ledger import schema
 from wattkeeper.ledger.report import FIELDS, Amount, Field, Question, Report, Row, read_report, sum_of
 from wattkeeper.system.clock import SystemClock
+from wattkeeper.system.privilege import become_owner_of
 from wattkeeper.text import printable
 from wattkeeper.units import Millijoules, joules, kilowatt_hours
 
@@ -157,6 +158,7 @@ def _ask(question: Question, state_dir: Path | None, prometheus: str | None, tim
     with _progress() as progress:
         if prometheus is None:
             path = (state_dir or installed_settings().state_dir) / schema.FILE
+            become_owner_of(path)
             return read_report(path, question, lambda: progress(f"reading {path}"))
         from wattkeeper.cli.prom import Prometheus, is_address, read_cluster  # HTTP and TLS are slow to import
 

@@ -1,0 +1,63 @@
+"""``wattkeeper report`` as root, on a ledger that another user wrote: it has that user's rights."""
+
+import os
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from tests.lab.config import wattkeeper
+from tests.unit.test_report import A, charge, key, note
+
+from wattkeeper.ledger.store import SqliteStore
+from wattkeeper.model import Charges
+from wattkeeper.units import Millijoules
+
+AGENT_UID = 64_001
+
+pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+
+
+def ledger(folder: Path, uid: int) -> Path:
+    folder.mkdir(mode=0o700)
+    path = folder / "state.db"
+    with closing(SqliteStore(path)) as store:
+        charge(store, "2026-11-20", Charges(A, {key(1): Millijoules(7_000)}), notes=(note(1, account="secret"),))
+    for file in (*folder.iterdir(), folder):
+        os.chown(file, uid, uid)
+    return path
+
+
+@pytest.fixture
+def place() -> Iterator[Path]:
+    """A folder that anybody may enter."""
+    with tempfile.TemporaryDirectory(prefix="wk-report-", dir="/tmp") as folder:
+        Path(folder).chmod(0o755)
+        yield Path(folder)
+
+
+def report(folder: Path) -> subprocess.CompletedProcess[str]:
+    words = ["report", "--since", "2026-11-01", "--until", "2026-11-22", "--csv", "--state-dir", str(folder)]
+    return subprocess.run([wattkeeper(), *words], capture_output=True, text=True, timeout=60)
+
+
+@pytest.mark.parametrize("uid", [AGENT_UID, 0])
+def test_root_reads_a_ledger_whoever_wrote_it(place: Path, uid: int) -> None:
+    ledger(place / "state", uid)
+    done = report(place / "state")
+    assert "jobs,secret," in done.stdout, done.stderr
+
+
+def test_a_link_of_its_writers_leads_to_nothing_that_is_roots(place: Path) -> None:
+    target = ledger(place / "root", 0)
+    state = place / "state"
+    state.mkdir(mode=0o700)
+    (state / "state.db").symlink_to(target)
+    for path in (state, state / "state.db"):
+        os.chown(path, AGENT_UID, AGENT_UID, follow_symlinks=False)
+    done = report(state)
+    assert "secret" not in done.stdout
+    assert "permission denied" in done.stderr
+    assert done.returncode == 1
