@@ -1,8 +1,9 @@
 """The agent's own parts on GPUs in memory, at a time that tests move: no loop, no threads of devices, no files."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import cast
 
 from tests.fakes import FakeGpus
@@ -13,7 +14,7 @@ from wattkeeper.agent.ledger import LedgerWriter
 from wattkeeper.agent.lookup import Lookups
 from wattkeeper.agent.observe import Observer
 from wattkeeper.agent.parts import Parts
-from wattkeeper.agent.spool import Spool
+from wattkeeper.agent.spool import Spool, Spooled
 from wattkeeper.agent.state import State
 from wattkeeper.agent.steer import Steersman
 from wattkeeper.agent.tally import Tally
@@ -87,6 +88,16 @@ class AtLast(AtOnce):
         return all([await super(AtLast, self).commit(one) for one in (*waited, change)])
 
 
+@dataclass
+class _Waiting:
+    """A spool that is read once."""
+
+    waiting: list[Spooled]
+
+    def events(self) -> list[Spooled]:
+        return self.waiting
+
+
 class OneNode:
     """A node with GPUs of 700 W, whose agent can be restarted. ``store`` outlives it; ``changes``: all it was told."""
 
@@ -157,7 +168,7 @@ class OneNode:
         """An event, a second after whatever came before it, or (``when``) out of the spool."""
         self.go_on(1)
         self._stamp()
-        return asyncio.run(self._events.handle(kind, _raw(job_id, environment), when))
+        return asyncio.run(self._events.handle(kind, raw_event(job_id, environment), when))
 
     def drain(self, spool: Spool, beside: Callable[[], Awaitable[None]] | None = None) -> None:
         """Take in what lies in the spool, and do something ``beside`` it."""
@@ -171,13 +182,25 @@ class OneNode:
 
         asyncio.run(both())
 
+    def ago(self, seconds: float) -> Moment:
+        """A moment of before."""
+        return Moment(self.clock.wall() - seconds, self.clock.mono() - seconds)
+
+    def drain_at_once(self, events: Sequence[tuple[EventKind, int, Mapping[str, str]]]) -> None:
+        """Take in events that waited in the spool, a tenth of a second between each and the next."""
+        waiting = [
+            Spooled(kind, self.ago((len(events) - number) / 10), raw_event(job, environment), Path("/nowhere"))
+            for number, (kind, job, environment) in enumerate(events)
+        ]
+        self.drain(cast(Spool, _Waiting(waiting)))
+
     def post_at_once(self, *events: tuple[EventKind, int, Mapping[str, str]]) -> list[Answer]:
         """Several events, none of which waits for another's answer."""
         self.go_on(1)
         self._stamp()
 
         async def all_of_them() -> list[Answer]:
-            return await asyncio.gather(*(self._events.handle(k, _raw(job, env), None) for k, job, env in events))
+            return await asyncio.gather(*(self._events.handle(k, raw_event(job, env), None) for k, job, env in events))
 
         return asyncio.run(all_of_them())
 
@@ -215,7 +238,8 @@ class OneNode:
             gpu.reading = replace(reading, at_mono=self.clock.mono(), at=self.clock.wall())
 
 
-def _raw(job_id: int, environment: Mapping[str, str]) -> bytes:
+def raw_event(job_id: int, environment: Mapping[str, str]) -> bytes:
+    """What a hook posts, or leaves in the spool."""
     known = {"SLURM_JOB_ID": str(job_id), "SLURM_JOB_UID": "1000", "SLURM_CLUSTER_NAME": "c"}
     pairs = {**known, **environment}.items()
     return b"".join(f"{name}={value}\0".encode(errors="surrogatepass") for name, value in pairs)

@@ -73,6 +73,24 @@ def test_a_job_that_ran_through_the_outage_ends_as_any_other(alone: Lab, node: N
     assert alone.wait_done(job) == "CANCELLED"
 
 
+@pytest.mark.parametrize("by", ["hook", "spool"])
+def test_a_job_whose_gpu_was_lost_before_the_agent_started_ends_as_any_other(node: Node, by: str) -> None:
+    assert post(node, "prolog", 1, "0,1", JOB_COMMENT="power=250W") == "applied"
+    node.simulation.fault(1, "lost")
+    node.agent.kill()
+    if by == "spool":
+        now = Path("/proc/uptime").read_text().split()[0]
+        leave_in_spool(node, f"{now}-1.epilog", hook_environment(1, "0,1"))
+    node.agent.start()
+    if by == "hook":
+        assert post(node, "epilog", 1, "0,1") == "applied"
+    assert [gpu["gpu"] for gpu in node.agent.get("/v1/status")["gpus"]] == [0, 2, 3]
+    wait_limit(node, 0, 700, 2 * TICK_S, "the GPU that is left is at its baseline")
+    job = node.agent.get("/v1/jobs/1")
+    assert job["ended_at"] is not None
+    assert [gpu["gpu"] for gpu in job["gpus"]] == [0]
+
+
 def test_an_epilog_that_never_came_is_made_up_for_by_the_next_job(node: Node) -> None:
     assert post(node, "prolog", 1, "0,1", JOB_COMMENT="power=250W") == "applied"
     assert post(node, "prolog", 2, "1", JOB_COMMENT="power=350W") == "applied"

@@ -7,7 +7,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.one_node import AtLast, AtOnce, OneNode, gpu
 
-from wattkeeper.core.holdings import Moment
 from wattkeeper.model import GpuUuid, Sharing
 from wattkeeper.slurm.gres import GresGpu
 from wattkeeper.slurm.hook_event import EventKind
@@ -82,10 +81,13 @@ def finish(job: int) -> Deed:
 
 
 def spooled(kind: EventKind, job: int, gpus: str, ago_s: float) -> Deed:
-    def tell(story: Story) -> object:
-        clock = story.node.clock
-        moment = Moment(clock.wall() - ago_s, clock.mono() - ago_s)
-        return story.node.post(kind, job, {"SLURM_JOB_GPUS": gpus}, moment)
+    return lambda story: story.node.post(kind, job, {"SLURM_JOB_GPUS": gpus}, story.node.ago(ago_s))
+
+
+def drained(told: list[tuple[EventKind, int, str]]) -> Deed:
+    def tell(story: Story) -> None:
+        story.node.go_on(1)
+        story.node.drain_at_once([(kind, job, {"SLURM_JOB_GPUS": gpus}) for kind, job, gpus in told])
 
     return tell
 
@@ -122,6 +124,7 @@ _deeds = st.lists(
         st.builds(start, _jobs, _gpus, st.sampled_from(["a", "b"])),
         st.builds(finish, _jobs),
         st.builds(spooled, st.sampled_from(list(EventKind)), _jobs, _gpus, st.floats(0, 5)),
+        st.builds(drained, st.lists(st.tuples(st.sampled_from(list(EventKind)), _jobs, _gpus), max_size=4)),
         st.builds(counter_restarts, _uuids, _gains),
         st.builds(lose, _uuids),
         st.builds(find, _uuids),

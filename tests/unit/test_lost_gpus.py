@@ -44,6 +44,9 @@ def test_its_job_is_shown_and_ends(lost: tuple[GpuUuid, ...]) -> None:
     assert node.epilog(1).outcome == "applied"
     assert not node.state.holdings
     assert not node.store.load().holdings
+    (record,) = node.store.unrecorded()
+    assert {uuid: usage.energy_mj for uuid, usage in record.usage.items()} == {A: 5_000, B: 5_000}
+    assert {uuid: note.minor for uuid, note in record.note.gpus.items()} == {A: 0, B: 1}
     assert all(one.reading.requested_mw == 700_000 for one in node.gpus.gpus.values())
 
 
