@@ -1,6 +1,7 @@
 """The agent and its actuator killed at every place that their code names, while jobs come and go."""
 
 import re
+import sys
 import threading
 import time
 from collections import Counter
@@ -26,6 +27,9 @@ RESTART_S = 0.5
 
 RIGHT_S = 2.0
 """So soon after either process is back the limits are right."""
+
+TOLD_EVERY = 50
+"""After so many deaths it is said how far we are."""
 
 CHECKED = 1 / 3
 """Of the agent's deaths: so many are followed by a life in which only that is looked at."""
@@ -166,6 +170,9 @@ class Killer:
 
     def _note(self, name: str, *, dead: bool) -> None:
         (self.deaths.at if dead else self.deaths.missed)[name] += 1
+        count = self.deaths.at.total()
+        if dead and count % TOLD_EVERY == 0:
+            print(f"chaos: {count} of {self._kills} kills", file=sys.stderr, flush=True)
 
     def _check_limits(self) -> None:
         """Waits until every GPU has the limit that its job, or nobody, is to have. Raises AssertionError."""
