@@ -111,7 +111,7 @@ def test_an_epilog_ends_nothing_that_began_after_it(events: list[Event], mono: i
     began = {
         run: min(h.since_mono for h in node.holdings if h.job.key == run) for run in {h.job.key for h in node.holdings}
     }
-    later = {holding for holding in node.holdings if began[holding.job.key] >= mono}
+    later = {holding for holding in node.holdings if began[holding.job.key] > mono}
     others = {holding for holding in node.holdings if holding.job.key.job_id != 1}
     for run in ("r0", "r1", "r2", "s9ab"):
         ended = end(key(1, run), at(mono), node.holdings, node.over)

@@ -51,11 +51,10 @@ def gpus() -> Slow:
     return Slow(*map(gpu, range(3)))
 
 
-def put(folder: Path, job: int, kind: str = "prolog", gpus: str = "") -> None:
-    """An event of a job, on the GPU one below its number; later events have higher times."""
-    names = len(list(folder.iterdir()))
-    text = f"SLURM_JOB_ID={job}\0SLURM_JOB_UID=1000\0SLURM_CLUSTER_NAME=c\0SLURM_JOB_GPUS={gpus or job - 1}\0"
-    path = folder / f"{900 + names:09}.00-{job}.{kind}"
+def put(folder: Path, job: int, kind: str = "prolog", name: str = "") -> None:
+    """An event of a job, on the GPU one below its number; later events have higher times, but for those named."""
+    text = f"SLURM_JOB_ID={job}\0SLURM_JOB_UID=1000\0SLURM_CLUSTER_NAME=c\0SLURM_JOB_GPUS={job - 1}\0"
+    path = folder / f"{name or f'{900 + len(list(folder.iterdir())):09}.00-{job}'}.{kind}"
     path.write_text(f"{text}SLURM_JOB_COMMENT=power={LIMITS_MW[f'GPU-{job - 1}'] // 1000}W\0")
     path.chmod(0o640)
 
@@ -90,6 +89,19 @@ def test_what_is_over_by_the_end_of_the_spool_is_never_written(folder: Path, gpu
     gpus.let.set()
     node.drain(Spool(folder, HandClock()))
     assert gpus.writes == [("GPU-1", 310_000)]
+    assert node.tally.hook_events == {("prolog", "applied"): 2, ("epilog", "applied"): 1}
+
+
+def test_hooks_within_a_hundredth_of_a_second_are_in_the_order_of_their_pids(folder: Path, gpus: Slow) -> None:
+    """That is how finely /proc/uptime tells, and a hook that finds no agent takes a third of it."""
+    node = OneNode(*map(gpu, range(3)), gpus=gpus, policy=POLICY)
+    put(folder, 1, name="000000900.25-998")
+    put(folder, 1, "epilog", name="000000900.25-1002")
+    put(folder, 2, name="000000900.25-1007")
+    gpus.let.set()
+    node.drain(Spool(folder, HandClock()))
+    assert [holding.job.key.job_id for holding in node.state.holdings] == [2]
+    assert [key.job_id for key in node.state.over] == [1]
     assert node.tally.hook_events == {("prolog", "applied"): 2, ("epilog", "applied"): 1}
 
 

@@ -27,7 +27,7 @@ SETTLED_S = 1.0
 MOST_BYTES = 64 * 2**20
 """About so much is taken in at once."""
 
-_NAME = re.compile(r"(?P<uptime>[0-9]{1,12}\.[0-9]{1,9})-[0-9]{1,10}\.(?P<kind>prolog|epilog)", re.ASCII)
+_NAME = re.compile(r"(?P<uptime>[0-9]{1,12}\.[0-9]{1,9})-(?P<pid>[0-9]{1,10})\.(?P<kind>prolog|epilog)", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +62,7 @@ class Spool:
     def events(self) -> list[Spooled]:
         """What waits, oldest first. A file that is no event is removed, or left where that cannot be; told of either
         way, and counted."""
-        named = sorted(filter(None, map(_NAME.fullmatch, self._names())), key=lambda parts: parts.string)
+        named = sorted(filter(None, map(_NAME.fullmatch, self._names())), key=_place)
         if not named:
             self._stuck.clear()
             return []
@@ -134,6 +134,11 @@ class Spool:
         settled = self._clock.wall() - changed_ns / 1e9 > SETTLED_S
         self._empty_since_ns = changed_ns if settled and not names else None
         return names
+
+
+def _place(parts: re.Match[str]) -> tuple[float, int]:
+    """By what events are sorted. A hundredth of a second has room for several hooks; later ones have higher pids."""
+    return float(parts["uptime"]), int(parts["pid"])
 
 
 class _StrangeError(Exception):

@@ -106,7 +106,8 @@ def end(key: JobKey, when: Moment, holdings: Sequence[Holding], over: Collection
     same = [h for h in holdings if _same_job(h.job.key, key) and not older_run(key, h.job.key)]
     # a run that was given another GPU since is as old as its first: it ends on all of them, or on none
     began = {run: min(h.since_mono for h in same if h.job.key == run) for run in {h.job.key for h in same}}
-    removed = tuple(h for h in same if began[h.job.key] < when.mono and _ended_by(h.job.key, key))
+    # at the same moment is before: an Epilog that waited has the time of a clock that ticks a hundred times a second
+    removed = tuple(h for h in same if began[h.job.key] <= when.mono and _ended_by(h.job.key, key))
     if not removed and (same or key in over):
         return Transition(Verdict.DUPLICATE if key in over else Verdict.LATE)
     over_now = {h.job.key for h in removed}
