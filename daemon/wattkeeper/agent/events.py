@@ -198,7 +198,7 @@ class EventHandler:
         for holding in transition.removed:
             job = self._state.jobs.get(holding.job.key)
             if job is not None and holding.job.key in transition.over:
-                job.ended_at, job.ended_mono = moment.at, self._clock.mono()
+                job.ended_at, job.ended_mono = job.end_at(moment.at), self._clock.mono()
         for key in transition.superseded:
             log.warning("job=%s has ended: another job holds its GPU and its Epilog never came", key)
         if transition.added:

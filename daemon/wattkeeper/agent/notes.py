@@ -27,7 +27,7 @@ def note_of(state: State, job: Job, ended_at: float | None = None) -> JobNote:
 def notes_of(state: State, transition: Transition, moment: Moment) -> tuple[JobNote, ...]:
     """The notes that belong into a transition's transaction: of the runs that it ends, and of the one that begins."""
     ended = (state.jobs[key] for key in transition.over if key in state.jobs)
-    notes = [note_of(state, job, moment.at) for job in ended]
+    notes = [note_of(state, job, job.end_at(moment.at)) for job in ended]
     if transition.added:
         facts, gpus = transition.added[0].job, tuple(holding.gpu for holding in transition.added)
         known = state.jobs.get(facts.key)

@@ -97,6 +97,10 @@ class Job:
     born_mono: float | None = None
     last_view: JobView | None = None
 
+    def end_at(self, at: float) -> float:
+        """When it ended, by a wall clock that may have been set back meanwhile: no run ends before it began."""
+        return max(at, self.started_at)
+
 
 @dataclass(slots=True)
 class State:
