@@ -20,6 +20,7 @@ from wattkeeper.agent.steer import Steersman
 from wattkeeper.agent.tally import Tally
 from wattkeeper.agent.tick import Ticker
 from wattkeeper.agent.views import take_snapshot
+from wattkeeper.config.policy import parse_policies
 from wattkeeper.config.settings import Settings
 from wattkeeper.core.holdings import Moment
 from wattkeeper.core.policy import Policy
@@ -36,16 +37,22 @@ from wattkeeper.units import Millijoules, Milliwatts
 
 WALL = 1_790_000_000.0
 
+AS_ASKED, _ = parse_policies(
+    [("p.yaml", "version: 1\ncaps:\n  - {name: everyone, cap: baseline, requests: {min: min, max: baseline}}\n")]
+)
+"""Every job gets what it asks for."""
+
 
 @dataclass
 class HandClock:
-    """A clock that stands still until it is moved."""
+    """A clock that stands still until it is moved. ``off_s``: by how much its date is wrong."""
 
     at_mono: float = 1_000.0
     boot: str = "boot-1"
+    off_s: float = 0.0
 
     def wall(self) -> float:
-        return WALL + self.at_mono
+        return WALL + self.at_mono + self.off_s
 
     def mono(self) -> float:
         return self.at_mono

@@ -107,6 +107,14 @@ def one_node(spec: NodeSpec | None = None, policy: str = POLICY) -> Iterator[Lab
         yield lab
 
 
+def afresh(lab: Lab) -> Iterator[Lab]:
+    """For fixtures: a lab of one node whose agent is as on the first day, free of jobs when the test has ended."""
+    start_afresh(lab.node(1))
+    yield lab
+    lab.cancel_all()
+    lab.wait_idle()
+
+
 _plain: dict[str, dict[str, Any]] = {}
 
 

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.e2e.agents import one_node, start_afresh
+from tests.e2e.agents import afresh, one_node
 from tests.e2e.attackers import Victim, victim, watched
 from tests.e2e.walking import left_as_found
 from tests.lab import Lab, LabSpec, NodeSpec
@@ -48,10 +48,7 @@ def one_agent() -> Iterator[Lab]:
 @pytest.fixture
 def alone(one_agent: Lab) -> Iterator[Lab]:
     """A lab of one node whose agent is as on the first day, free of jobs when the test has ended."""
-    start_afresh(one_agent.node(1))
-    yield one_agent
-    one_agent.cancel_all()
-    one_agent.wait_idle()
+    yield from afresh(one_agent)
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ from contextlib import closing
 import pytest
 
 from tests.chaos.books import read_books, read_records
-from tests.e2e.agents import TICK_S, hook_environment, one_node, start_afresh
+from tests.e2e.agents import TICK_S, afresh, hook_environment, one_node, start_afresh
 from tests.lab import Lab, Node, NodeSpec, wait_until
 from wattkeeper.simulator import Process
 
@@ -26,10 +26,7 @@ def _shards() -> Iterator[Lab]:
 @pytest.fixture
 def shards(_shards: Lab) -> Iterator[Lab]:
     """Four GPUs of two shards each."""
-    start_afresh(_shards.node(1))
-    yield _shards
-    _shards.cancel_all()
-    _shards.wait_idle()
+    yield from afresh(_shards)
 
 
 def _process_of(lab: Lab, job: int) -> int:

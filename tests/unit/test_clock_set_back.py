@@ -1,7 +1,5 @@
 """A wall clock that is set back while a job runs: the job still ends once, after it began, with one record."""
 
-from dataclasses import dataclass
-
 from tests.one_node import HandClock, OneNode, gpu
 
 from wattkeeper.model import GpuUuid
@@ -9,18 +7,8 @@ from wattkeeper.model import GpuUuid
 A = GpuUuid("GPU-0")
 
 
-@dataclass
-class Stepped(HandClock):
-    """A clock whose date somebody sets."""
-
-    off_s: float = 0.0
-
-    def wall(self) -> float:
-        return super().wall() + self.off_s
-
-
 def test_its_job_ends_once_and_not_before_it_began() -> None:
-    clock = Stepped()
+    clock = HandClock()
     node = OneNode(gpu(0), clock=clock)
     node.tick()
     node.prolog(1, "0")

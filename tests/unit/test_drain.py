@@ -8,15 +8,11 @@ from pathlib import Path
 
 import pytest
 from tests.fakes import FakeGpus
-from tests.one_node import HandClock, OneNode, gpu
+from tests.one_node import AS_ASKED, HandClock, OneNode, gpu
 
 from wattkeeper.agent.spool import Spool
-from wattkeeper.config.policy import parse_policies
 from wattkeeper.model import GpuInfo
 
-POLICY, _ = parse_policies(
-    [("p.yaml", "version: 1\ncaps:\n  - {name: everyone, cap: baseline, requests: {min: min, max: baseline}}\n")]
-)
 LONG_S = 20.0
 LIMITS_MW = {"GPU-0": 300_000, "GPU-1": 310_000, "GPU-2": 320_000}
 
@@ -64,7 +60,7 @@ def limits_mw(gpus: Slow) -> dict[str, int | None]:
 
 
 def test_a_device_that_hangs_keeps_no_later_event_waiting(folder: Path, gpus: Slow) -> None:
-    node = OneNode(*map(gpu, range(3)), gpus=gpus, policy=POLICY)
+    node = OneNode(*map(gpu, range(3)), gpus=gpus, policy=AS_ASKED)
     for job in (1, 2, 3):
         put(folder, job)
 
@@ -82,7 +78,7 @@ def test_a_device_that_hangs_keeps_no_later_event_waiting(folder: Path, gpus: Sl
 
 
 def test_what_is_over_by_the_end_of_the_spool_is_never_written(folder: Path, gpus: Slow) -> None:
-    node = OneNode(*map(gpu, range(3)), gpus=gpus, policy=POLICY)
+    node = OneNode(*map(gpu, range(3)), gpus=gpus, policy=AS_ASKED)
     put(folder, 1)
     put(folder, 2)
     put(folder, 1, "epilog")
@@ -94,7 +90,7 @@ def test_what_is_over_by_the_end_of_the_spool_is_never_written(folder: Path, gpu
 
 def test_hooks_within_a_hundredth_of_a_second_are_in_the_order_of_their_pids(folder: Path, gpus: Slow) -> None:
     """That is how finely /proc/uptime tells, and a hook that finds no agent takes a third of it."""
-    node = OneNode(*map(gpu, range(3)), gpus=gpus, policy=POLICY)
+    node = OneNode(*map(gpu, range(3)), gpus=gpus, policy=AS_ASKED)
     put(folder, 1, name="000000900.25-998")
     put(folder, 1, "epilog", name="000000900.25-1002")
     put(folder, 2, name="000000900.25-1007")
@@ -108,7 +104,7 @@ def test_hooks_within_a_hundredth_of_a_second_are_in_the_order_of_their_pids(fol
 def test_an_event_that_we_stumble_over_stops_neither_the_others_nor_the_next_agent(
     folder: Path, gpus: Slow, caplog: pytest.LogCaptureFixture
 ) -> None:
-    node = OneNode(*map(gpu, range(3)), gpus=gpus, policy=POLICY)
+    node = OneNode(*map(gpu, range(3)), gpus=gpus, policy=AS_ASKED)
     gpus.broken = "GPU-1"
     for job in (1, 2, 3):
         put(folder, job)

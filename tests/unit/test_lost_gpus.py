@@ -2,22 +2,18 @@
 
 import pytest
 from tests.fakes import FakeGpu
-from tests.one_node import OneNode, gpu
+from tests.one_node import AS_ASKED, OneNode, gpu
 
 from wattkeeper.api.present import status
-from wattkeeper.config.policy import parse_policies
 from wattkeeper.exporters.prometheus import Exporter
 from wattkeeper.model import GpuUuid
 
-POLICY, _ = parse_policies(
-    [("p.yaml", "version: 1\ncaps:\n  - {name: everyone, cap: baseline, requests: {min: min, max: baseline}}\n")]
-)
 A, B = GpuUuid("GPU-0"), GpuUuid("GPU-1")
 
 
 def with_a_job() -> OneNode:
     """A job on both GPUs, which have used 5 J each."""
-    node = OneNode(gpu(0), gpu(1), policy=POLICY)
+    node = OneNode(gpu(0), gpu(1), policy=AS_ASKED)
     node.tick()
     node.prolog(1, "0,1", SLURM_JOB_COMMENT="power=300W")
     node.go_on(1, GPU_0=5_000, GPU_1=5_000)

@@ -2,7 +2,6 @@
 
 import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -17,22 +16,12 @@ from wattkeeper.protocols import Change, JobNote
 KEEP_S = 30 * 86_400.0
 
 
-@dataclass
-class WrongClock(HandClock):
-    """A clock whose date is off by so much."""
-
-    off_s: float = 0.0
-
-    def wall(self) -> float:
-        return super().wall() + self.off_s
-
-
 class House:
     """A ledger and its folder of records, looked after every ten minutes."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.clock = WrongClock()
+        self.clock = HandClock()
         self.store = MemoryStore()
         self.begin()
 
