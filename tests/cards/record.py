@@ -51,23 +51,27 @@ CALLED: dict[str, Callable[[Any], Any]] = {
 }
 
 
-def record() -> dict[str, Any]:
-    """Everything of every GPU. Raises pynvml.NVMLError where there is no driver."""
+Now = Callable[[], float]
+Sleep = Callable[[float], None]
+
+
+def record(now: Now = time.monotonic, sleep: Sleep = time.sleep) -> dict[str, Any]:
+    """Everything of every GPU, by the seconds of a clock. Raises pynvml.NVMLError where there is no driver."""
     pynvml.nvmlInit()
     try:
         handles = [pynvml.nvmlDeviceGetHandleByIndex(index) for index in range(pynvml.nvmlDeviceGetCount())]
-        return {"driver": pynvml.nvmlSystemGetDriverVersion(), "gpus": [_gpu(handle) for handle in handles]}
+        return {"driver": pynvml.nvmlSystemGetDriverVersion(), "gpus": [_gpu(handle, now, sleep) for handle in handles]}
     finally:
         pynvml.nvmlShutdown()
 
 
-def _gpu(handle: Any) -> dict[str, Any]:
+def _gpu(handle: Any, now: Now, sleep: Sleep) -> dict[str, Any]:
     return {
         "answers": {what: _ask(partial(call, handle)) for what, call in CALLED.items()},
         "fields": {what: _field(handle, field) for what, field in FIELDS.items()},
         "update_period_ms": {
-            "power": _period_ms(lambda: pynvml.nvmlDeviceGetPowerUsage(handle)),
-            "energy": _period_ms(lambda: pynvml.nvmlDeviceGetTotalEnergyConsumption(handle)),
+            "power": _period_ms(lambda: pynvml.nvmlDeviceGetPowerUsage(handle), now, sleep),
+            "energy": _period_ms(lambda: pynvml.nvmlDeviceGetTotalEnergyConsumption(handle), now, sleep),
         },
         "median_call_us": {what: _median_us(partial(call, handle)) for what, call in CALLED.items()},
     }
@@ -89,18 +93,18 @@ def _field(handle: Any, field: int) -> Any:
     return answer.value.ullVal if wide else answer.value.uiVal
 
 
-def _period_ms(read: Callable[[], int]) -> float | None:
+def _period_ms(read: Callable[[], int], now: Now, sleep: Sleep) -> float | None:
     """The median time between two changes of a figure; None where it hardly ever changed, or cannot be read."""
     changes: list[float] = []
     try:
         last = read()
-        until = time.monotonic() + WATCH_S
-        while (now := time.monotonic()) < until:
+        until = now() + WATCH_S
+        while (at := now()) < until:
             value = read()
             if value != last:
-                changes.append(now)
+                changes.append(at)
                 last = value
-            time.sleep(POLL_S)
+            sleep(POLL_S)
     except pynvml.NVMLError:
         return None
     gaps = [later - earlier for earlier, later in itertools.pairwise(changes)]

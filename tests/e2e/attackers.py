@@ -39,7 +39,7 @@ HONEST_BOUND_S = 0.1
 only_root = pytest.mark.skipif(not ROOT, reason="only root can become another user")
 
 _AS_USER = """
-import os, sys
+import ctypes, os, resource, signal, socket, sys
 user, words, got = int(sys.argv[1]), sys.argv[2:], []
 os.setgroups([])
 os.setresgid(user, user, user)
@@ -72,7 +72,7 @@ print(max(took), sorted(took)[len(took) * 99 // 100], len(took), flush=True)
 def tried_by(uid: int, attempts: str, *words: object) -> str:
     """What another user's Python says of its attempts: it has its `words`, `may(what, call, ...)`, and what it `got`.
 
-    It becomes that user itself: the interpreter may lie where only root can read.
+    It becomes that user itself, with every module it may want: the interpreter may lie where only root can read.
     """
     argv = [sys.executable, "-I", "-S", "-c", _AS_USER + attempts, str(uid), *map(str, words)]
     done = subprocess.run(argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=30)

@@ -138,7 +138,6 @@ def test_another_user_does_not_get_in(one: Victim) -> None:
 
 
 _TRY_ALL = """
-import ctypes, resource, signal
 pid, folder = int(words[0]), words[1]
 for number in signal.valid_signals():
     may(f"signal {number}", os.kill, pid, number)

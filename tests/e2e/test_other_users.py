@@ -118,7 +118,6 @@ def test_run_dir_keeps_the_spool_and_baselines_to_their_owners(node: Node) -> No
 
 
 TRY_ALL = """
-import signal
 run_dir, state_dir, policies, settings, *pids = words
 pids = [int(pid) for pid in pids]
 def write(path, flags=os.O_WRONLY):
@@ -169,7 +168,6 @@ def test_the_way_to_the_actuator_is_closed_to_others(node: Node) -> None:
 
 
 ASK = """
-import socket
 try:
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as client:
         client.connect(words[0])
