@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar, cast
 
-from tests.one_node import HandClock, OneNode, gpu
+from tests.one_node import HandClock, OneNode, gpu, taken_in
 from wattkeeper.agent.events import Answer, EventHandler
 from wattkeeper.agent.inquire import Inquirer
 from wattkeeper.agent.lookup import Lookups
@@ -133,7 +133,7 @@ class AskingNode:
         named = {"SLURM_JOB_ID": str(job_id), "SLURM_JOB_UID": str(UID), "SLURM_CLUSTER_NAME": "c", **more}
         raw = b"".join(f"{name}={value}\0".encode() for name, value in named.items())
         when = None if waits else Moment(self.clock.wall(), self.clock.mono())
-        return self.do(self.events.handle(kind, raw, when))
+        return self.do(taken_in(self.events, kind, raw, when))
 
     def tell(self, job_id: int) -> None:
         """Slurm answers all who ask about a job."""

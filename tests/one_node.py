@@ -175,7 +175,7 @@ class OneNode:
         """An event, a second after whatever came before it, or (``when``) out of the spool."""
         self.go_on(1)
         self._stamp()
-        return asyncio.run(self._events.handle(kind, raw_event(job_id, environment), when))
+        return asyncio.run(taken_in(self._events, kind, raw_event(job_id, environment), when))
 
     def drain(self, spool: Spool, beside: Callable[[], Awaitable[None]] | None = None) -> None:
         """Take in what lies in the spool, and do something ``beside`` it."""
@@ -207,7 +207,7 @@ class OneNode:
         self._stamp()
 
         async def all_of_them() -> list[Answer]:
-            return await asyncio.gather(*(self._events.handle(k, raw_event(job, env), None) for k, job, env in events))
+            return await asyncio.gather(*(self._events.handle(k, raw_event(job, env)) for k, job, env in events))
 
         return asyncio.run(all_of_them())
 
@@ -243,6 +243,11 @@ class OneNode:
         for gpu in self.gpus.gpus.values():
             reading: GpuReading = gpu.reading
             gpu.reading = replace(reading, at_mono=self.clock.mono(), at=self.clock.wall())
+
+
+async def taken_in(events: EventHandler, kind: EventKind, raw: bytes, when: Moment | None) -> Answer:
+    """An event of now, or (``when``) out of the spool."""
+    return await (events.handle(kind, raw) if when is None else await events.begin(kind, raw, when))
 
 
 def raw_event(job_id: int, environment: Mapping[str, str]) -> bytes:

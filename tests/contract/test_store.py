@@ -273,6 +273,17 @@ def test_a_run_whose_end_nobody_noted_has_ended_when_it_was_last_charged(store: 
     assert (found[key(1)].usage, found[key(2)].usage) == ({A: used(5)}, {})
 
 
+def test_nor_does_it_end_before_it_began_when_the_clock_is_set_back(store: Store) -> None:
+    begun = replace(holding(1, A), since_at=NOW)
+    store.commit(change(NOW, added=(begun,)))
+    store.commit(change(NOW - 60, removed=(begun,), over=(key(1),), charges=(replace(charges(A, j1=5), at=NOW - 60),)))
+    (record,) = store.unrecorded()
+    assert (record.note.started_at, record.note.ended_at) == (NOW, NOW)
+    store.note_recorded([key(1)])
+    store.commit(change(NOW - 50, notes=(note(1, NOW + 1),)))  # it is no new run of that name
+    assert not store.unrecorded()
+
+
 def test_at_most_a_hundred_are_given_at_once(store: Store) -> None:
     store.commit(change(notes=tuple(note(number, NOW + number) for number in range(1, 151))))
     first = store.unrecorded()

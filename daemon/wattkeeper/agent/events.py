@@ -55,9 +55,9 @@ class EventHandler:
         self._tally = parts.tally
         self._deciding = parts.deciding
 
-    async def handle(self, kind: EventKind, raw: bytes, when: Moment | None = None) -> Answer:
-        """Take an event in and bring its GPUs to what follows from it. See ``begin``."""
-        return await (await self.begin(kind, raw, when))
+    async def handle(self, kind: EventKind, raw: bytes) -> Answer:
+        """Take in an event that happens now, and bring its GPUs to what follows from it. See ``begin``."""
+        return await (await self.begin(kind, raw))
 
     async def begin(self, kind: EventKind, raw: bytes, when: Moment | None = None) -> Writes:
         """Take an event in: decide, and write the decision down. What it gives makes the writes that follow.

@@ -167,7 +167,8 @@ class MemoryStore:
             self._over.setdefault(key, change.at)
             job = self._jobs.get(key)
             if job and job.note and job.note.ended_at is None:
-                job.note = replace(job.note, ended_at=max(job.charged_at.values(), default=change.at))
+                ended_at = max(job.charged_at.values(), default=change.at)
+                job.note = replace(job.note, ended_at=max(job.note.started_at, ended_at))
         kept = [(key, at) for key, at in self._over.items() if at >= change.at - schema.OVER_KEPT_S]
         kept.sort(key=lambda entry: entry[1])  # stable: of two at the same time the later one stays
         self._over = dict(kept[-schema.OVER_KEPT :])

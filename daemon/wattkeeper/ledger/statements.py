@@ -57,6 +57,7 @@ ADD_GPU_ENERGY = """INSERT INTO gpu_energy VALUES (?, ?, ?) ON CONFLICT (uuid) D
     SET idle_mj = idle_mj + excluded.idle_mj, unattributed_mj = unattributed_mj + excluded.unattributed_mj"""
 
 LAST_CHARGED = f"SELECT max(last_at) FROM job_energy WHERE {KEY} AND sources <> 0"  # noqa: S608
+SELECT_UNENDED = f"SELECT started_at FROM jobs WHERE {KEY} AND ended_at IS NULL"  # noqa: S608
 END_JOB = f"UPDATE jobs SET ended_at = ?, day = ? WHERE {KEY} AND ended_at IS NULL"  # noqa: S608
 NOTE_RECORDED = f"UPDATE jobs SET recorded = 1 WHERE {KEY} AND ended_at IS NOT NULL"  # noqa: S608
 

@@ -148,7 +148,10 @@ class Writer:
         return owner
 
     def _end(self, change: Change) -> None:
-        """Remember runs as ended. One whose end no note tells has ended when it was last charged."""
+        """Remember runs as ended. One whose end no note tells has ended when it was last charged.
+
+        Never before it began, though: a clock that was set back would make it a run of before.
+        """
         db = self._db
         db.executemany(sql.INSERT_OVER, [(*key_row(key), change.at) for key in change.over])
         db.execute(sql.PRUNE_OVER_BY_AGE, (change.at - schema.OVER_KEPT_S,))
@@ -156,7 +159,9 @@ class Writer:
         for key in map(key_row, change.over):
             (charged_at,) = db.execute(sql.LAST_CHARGED, key).fetchone()
             at = change.at if charged_at is None else charged_at
-            db.execute(sql.END_JOB, (at, local_day(at), *key))
+            for (started_at,) in db.execute(sql.SELECT_UNENDED, key).fetchall():
+                ended_at = max(started_at, at)
+                db.execute(sql.END_JOB, (ended_at, local_day(ended_at), *key))
 
     def _write_holds(self, holds: Mapping[GpuUuid, AdminHold | None]) -> None:
         for gpu, hold in holds.items():
