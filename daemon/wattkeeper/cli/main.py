@@ -1,13 +1,19 @@
 """The command ``wattkeeper``. Sub-commands are imported when they are called: a hook must not wait for the rest."""
 
+import errno
+import io
+import os
 import sys
 from importlib import import_module
-from typing import NamedTuple
+from pathlib import Path
+from typing import Any, NamedTuple, NoReturn
 
 import click
 
 from wattkeeper.cli import HELP
 from wattkeeper.errors import WattkeeperError
+
+_OUTPUT = "standard output"
 
 
 class _Place(NamedTuple):
@@ -97,11 +103,55 @@ def cli() -> None:
 
 def main() -> None:
     """Runs the command; what a person can mend is one line on standard error and exit status 1."""
+    _prepare_streams()
     try:
-        cli(prog_name="wattkeeper")
+        try:
+            cli(prog_name="wattkeeper")
+        finally:
+            sys.stdout.flush()
     except WattkeeperError as error:
-        click.echo(f"wattkeeper: {error}", err=True)
-        sys.exit(1)
+        _fail(str(error))
+    except OSError as error:
+        if error.filename != _OUTPUT:
+            raise
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # at its exit Python tries once more
+        if error.errno == errno.EPIPE:
+            sys.exit(1)  # as click does: whoever closed the pipe knows
+        _fail(f"{_OUTPUT}: cannot be written ({error.strerror}): make room, or send it elsewhere")
+
+
+def _fail(text: str) -> NoReturn:
+    click.echo(f"wattkeeper: {text}", err=True)
+    sys.exit(1)
+
+
+class _Output(io.FileIO):
+    """Standard output, named in its errors: they are told from those of other files."""
+
+    def write(self, data: Any, /) -> int:
+        try:
+            return super().write(data)
+        except OSError as error:
+            error.filename = _OUTPUT
+            raise
+
+
+def _prepare_streams() -> None:
+    """Whoever closed a stream wants nothing of it; what its encoding lacks is escaped.
+
+    Left closed, its number would become that of the next file that is opened: the ledger, say.
+    """
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, Path(os.devnull).open(mode, encoding="utf-8"))  # noqa: SIM115 - it stays open
+    out, error = sys.stdout, sys.stderr
+    if isinstance(out, io.TextIOWrapper) and out is sys.__stdout__:  # a test's is another
+        raw = io.BufferedWriter(_Output(1, "w", closefd=False))
+        sys.stdout = io.TextIOWrapper(
+            raw, out.encoding, "backslashreplace", line_buffering=out.line_buffering, write_through=out.write_through
+        )
+    if isinstance(error, io.TextIOWrapper):
+        error.reconfigure(errors="backslashreplace")
 
 
 if __name__ == "__main__":
