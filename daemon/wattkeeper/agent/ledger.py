@@ -12,6 +12,7 @@ from wattkeeper.agent.takeup import Known
 from wattkeeper.errors import StoreError
 from wattkeeper.gpus.worker import DeviceThread
 from wattkeeper.ledger import schema
+from wattkeeper.ledger.aside import SetAside, last_of
 from wattkeeper.ledger.merge import merged
 from wattkeeper.ledger.records import Records
 from wattkeeper.ledger.store import SpentStoreError, SqliteStore
@@ -38,6 +39,9 @@ MOST_CHARGES = 1_000
 QUIET_WRITE_S = 10.0
 """What a quiet tick charges is on the disk after so long at the latest, or at the next tick. An event writes it too."""
 
+ASIDE_TOLD_S = 86_400.0
+"""A damaged ledger that was set aside is an alarm for so long, over restarts too."""
+
 RECORDS = "records"
 
 
@@ -52,15 +56,21 @@ def open_ledger(
     def opened_anew() -> Store:
         return SqliteStore(folder / schema.FILE, clock.wall, check_all=True)
 
+    def set_aside() -> SetAside | None:
+        return last_of(folder / schema.FILE)
+
     keeper = RecordKeeper(Records(folder / RECORDS, tell), clock, keep_s)
-    store, kept = None, Kept()
+    store, kept, trouble = None, Kept(), None
     try:
         store = SqliteStore(folder / schema.FILE, clock.wall)
         kept = store.load()
     except StoreError as error:
         log.error("no ledger on disk, going on in memory: %s", error)
-        return LedgerWriter(None, kept, clock=clock, reopen=opened_anew, keeper=keeper, trouble=str(error)), kept
-    return LedgerWriter(store, kept, clock=clock, reopen=opened_anew, keeper=keeper), kept
+        store, trouble = None, str(error)
+    writer = LedgerWriter(
+        store, kept, clock=clock, reopen=opened_anew, keeper=keeper, set_aside=set_aside, trouble=trouble
+    )
+    return writer, kept
 
 
 class LedgerWriter:
@@ -77,13 +87,19 @@ class LedgerWriter:
         clock: Clock | None = None,
         reopen: Callable[[], Store] | None = None,
         keeper: RecordKeeper | None = None,
+        set_aside: Callable[[], SetAside | None] = lambda: None,
         trouble: str | None = None,
     ) -> None:
-        """``store`` None: it could not be opened because of ``trouble``. ``reopen`` gives it anew, or StoreError."""
+        """``store`` None: it could not be opened because of ``trouble``. ``reopen`` gives it anew, or StoreError.
+
+        ``set_aside``: the last damaged ledger that was moved out of the way.
+        """
         self._store = store
         self._clock = clock or SystemClock()
         self._reopen = reopen
         self._keeper = keeper
+        self._look_aside = set_aside
+        self._aside = self._last_aside()
         self._thread = DeviceThread("ledger")
         self._lock = threading.Lock()
         self._waiting: deque[Change] = deque()
@@ -107,6 +123,16 @@ class LedgerWriter:
         if self._keeper is not None and self._keeper.trouble is not None:
             return f"end-of-job records wait to be written: {self._keeper.trouble}"
         return None
+
+    @property
+    def aside_alarm(self) -> str | None:
+        """That a damaged ledger was set aside within a day; None where none was."""
+        if self._aside is None or self._clock.wall() - self._aside.at >= ASIDE_TOLD_S:
+            return None
+        return (
+            f"the ledger was damaged and a fresh one begun: {self._aside.path} is the old one; "
+            f"reports lack what it held, {RECORDS}/ beside it has the jobs that ended"
+        )
 
     async def charge(self, change: Change) -> None:
         """As ``commit``, but the change may wait for the next one: for ``QUIET_WRITE_S`` seconds at most.
@@ -186,6 +212,12 @@ class LedgerWriter:
 
     # What follows runs in the thread.
 
+    def _last_aside(self) -> SetAside | None:
+        try:
+            return self._look_aside()
+        except OSError:
+            return None
+
     def _keep_up(self) -> None:
         if self._store is not None and self._keeper is not None:
             self._keeper.keep_up(self._store)
@@ -228,6 +260,7 @@ class LedgerWriter:
             store.close()
         store = self._reopen()
         kept = store.load()
+        self._aside = self._last_aside()
         with self._lock:
             self._before = self._known.reconcile(kept, self._later())
         self._store = store

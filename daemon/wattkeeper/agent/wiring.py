@@ -289,6 +289,7 @@ class Agent:
         self._state.sources |= {name: _WELL if up else _UNWELL for name, up in self._inquirer.up.items()}
         alarms = {
             "ledger": self._ledger.alarm,
+            "set_aside": self._ledger.aside_alarm,
             "web_config": self._site.alarm,
             "actuator": self._actuator.gone,
             "lookup": self._inquirer.trouble,

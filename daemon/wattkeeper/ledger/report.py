@@ -23,6 +23,8 @@ from wattkeeper.units import Millijoules
 Field = Literal["account", "user", "partition", "day"]
 FIELDS: tuple[Field, ...] = ("account", "user", "partition", "day")
 
+_DAMAGED = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
+
 BUSY_TIMEOUT_S = 2.0
 STEPS_A_CALL = 200_000
 """``progress`` is called every so many instructions of SQLite's machine: some ten times a second."""
@@ -213,7 +215,14 @@ def _reading(path: Path) -> Iterator[sqlite3.Connection]:
             db.execute("BEGIN")
             yield db
     except sqlite3.Error as error:
-        raise StoreError(f"{path}: cannot read the ledger ({error}); is it Wattkeeper's state.db?") from None
+        raise StoreError(f"{path}: cannot read the ledger ({error}); {_mend(error)}") from None
+
+
+def _mend(error: sqlite3.Error) -> str:
+    mend = "is it Wattkeeper's state.db?"
+    if getattr(error, "sqlite_errorcode", 0) & 0xFF in _DAMAGED:
+        mend += " The agent sets a damaged one aside at its next start at the latest; what jobs used is in records/ too"
+    return mend
 
 
 def _connect(path: Path) -> sqlite3.Connection:
@@ -234,16 +243,20 @@ def _connect(path: Path) -> sqlite3.Connection:
 
 
 def _check_readable(path: Path) -> None:
+    """Not by opening it: in the agent's process that would end, at the closing, the locks of its own connection."""
     try:
-        os.close(os.open(path, os.O_RDONLY | os.O_CLOEXEC))
+        path.stat()
+        readable = os.access(path, os.R_OK, effective_ids=True)
     except FileNotFoundError:
         mend = "name the agent's state_dir with --state-dir; has the agent run on this node?"
         raise StoreError(f"{path}: there is no ledger; {mend}") from None
     except PermissionError:
-        mend = "it has every user's jobs: read it as root (sudo), or ask the cluster's Prometheus (--prometheus URL)"
-        raise StoreError(f"{path}: permission denied; {mend}") from None
+        readable = False
     except OSError as error:
         raise StoreError(f"{path}: cannot read the ledger ({error.strerror})") from None
+    if not readable:
+        mend = "it has every user's jobs: read it as root (sudo), or ask the cluster's Prometheus (--prometheus URL)"
+        raise StoreError(f"{path}: permission denied; {mend}")
 
 
 def _other_version(version: int) -> str:

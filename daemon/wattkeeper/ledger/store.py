@@ -9,22 +9,23 @@ import os
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TypeVar
 
 from wattkeeper.errors import StoreError
-from wattkeeper.ledger import schema
+from wattkeeper.ledger import aside, schema
 from wattkeeper.ledger import statements as sql
 from wattkeeper.ledger.migrations import migrate
 from wattkeeper.ledger.reading import read_kept
 from wattkeeper.ledger.rows import key_row, read_records
+from wattkeeper.ledger.watch import Watch
 from wattkeeper.ledger.writing import Writer
 from wattkeeper.model import JobKey
 from wattkeeper.protocols import Change, JobRecord, Kept
 from wattkeeper.system.clock import SystemClock
 from wattkeeper.system.failpoint import failpoint
 from wattkeeper.system.trust import Trust, UntrustedError, open_trusted
+from wattkeeper.text import printable
 
 T = TypeVar("T")
 
@@ -47,6 +48,8 @@ _MENDS = {
     sqlite3.SQLITE_NOTADB: "the agent sets it aside within a minute and begins a fresh one",
 }
 
+_OPENED_ANEW = "the agent opens it anew within a minute, and sets aside what is damaged"
+
 
 class SpentStoreError(StoreError):
     """The ledger is of no more use as it is open: it may be when it is opened anew."""
@@ -57,7 +60,10 @@ class _FullError(StoreError):
 
 
 class _DamagedError(Exception):
-    """The file is no ledger, or one that cannot be read."""
+    """The file is no ledger, or one that cannot be read. Says why on one line: SQLite takes two."""
+
+    def __init__(self, why: object) -> None:
+        super().__init__(printable(" ".join(str(why).split())))
 
 
 class SqliteStore:
@@ -76,9 +82,9 @@ class SqliteStore:
         self.set_aside: Path | None = None
         """Where the damaged file went that was found in the place of the ledger; None where all was well."""
         try:
-            self._db = self._open()
+            self._db, self._watch = self._open()
         except _DamagedError as damage:
-            self._db = self._begin_afresh(damage)
+            self._db, self._watch = self._begin_afresh(damage)
         self._writer = Writer(self._db)
 
     def load(self) -> Kept:
@@ -88,7 +94,8 @@ class SqliteStore:
                 return self._sensible(read_kept)
         except _DamagedError as damage:
             self._db.close()
-            self._db = self._begin_afresh(damage)
+            self._watch.close()
+            self._db, self._watch = self._begin_afresh(damage)
             self._writer = Writer(self._db)
             return Kept()
 
@@ -111,6 +118,7 @@ class SqliteStore:
                 found = self._sensible(lambda db: read_records(db, where, (schema.RECORDED_AT_ONCE,)))
             if found:
                 self._db.execute("PRAGMA wal_checkpoint(PASSIVE)")
+                self._watch.seen()
         except sqlite3.Error as error:
             raise self._explain("use", error) from None
         except _DamagedError as damage:
@@ -135,36 +143,45 @@ class SqliteStore:
             self._db.close()
         except sqlite3.Error as error:
             raise self._explain("close", error) from None
+        finally:
+            self._watch.close()
 
-    def _open(self) -> sqlite3.Connection:
+    def _open(self) -> tuple[sqlite3.Connection, Watch]:
         """A connection to a ledger of our version. Raises StoreError, or _DamagedError where it can be set aside."""
+        watch = self._open_file()
+        db = None
+        try:
+            db = sqlite3.connect(self._path, BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False)
+            self._prepare(db)
+        except (sqlite3.Error, StoreError, _DamagedError) as error:
+            if db:
+                db.close()
+            watch.close()
+            if not isinstance(error, sqlite3.Error):
+                raise
+            if _code(error) in _DAMAGED:
+                raise _DamagedError(error) from None
+            raise self._explain("open", error) from None
+        watch.seen()
+        return db, watch
+
+    def _open_file(self) -> Watch:
+        """The file itself, made where there is none. Raises StoreError where it cannot be opened or trusted."""
         try:
             self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             file = open_trusted(self._path, _trust(self._path.parent), os.O_RDWR | os.O_CREAT, 0o600)
+            watch = Watch(self._path, file)
             try:
                 os.fchmod(file, 0o600)
-            finally:
-                os.close(file)
+            except OSError:
+                watch.close()
+                raise
         except UntrustedError as error:
             raise StoreError(str(error)) from None
         except OSError as error:
             mend = "let the agent's user own its folder, on a disk that can be written"
             raise StoreError(f"{self._path}: cannot open the ledger ({error.strerror}); {mend}") from None
-        db = None
-        try:
-            db = sqlite3.connect(self._path, BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False)
-            self._prepare(db)
-        except sqlite3.Error as error:
-            if db:
-                db.close()
-            if _code(error) in _DAMAGED:
-                raise _DamagedError(str(error)) from None
-            raise self._explain("open", error) from None
-        except (StoreError, _DamagedError):
-            if db:
-                db.close()
-            raise
-        return db
+        return watch
 
     def _prepare(self, db: sqlite3.Connection) -> None:
         version = db.execute("PRAGMA user_version").fetchone()[0]
@@ -186,24 +203,19 @@ class SqliteStore:
                 raise _DamagedError(f"a row makes no sense: {error!r}") from None
             db.execute("PRAGMA wal_checkpoint(TRUNCATE)")  # tables in the file, or a full disk leaves no room for them
 
-    def _begin_afresh(self, damage: _DamagedError) -> sqlite3.Connection:
+    def _begin_afresh(self, damage: _DamagedError) -> tuple[sqlite3.Connection, Watch]:
         """Move the damaged file out of the way and open a new one. Raises StoreError where that fails too."""
-        stamp = datetime.fromtimestamp(self._wall(), UTC).strftime("%Y%m%dT%H%M%SZ")
-        aside = self._path.with_name(f"{self._path.name}.corrupt-{stamp}")
-        count = 1
-        while aside.exists():
-            count += 1
-            aside = self._path.with_name(f"{self._path.name}.corrupt-{stamp}-{count}")
+        place = aside.name_for(self._path, self._wall())
         try:
             for suffix in ("-wal", "-shm", ""):  # the log first: it must never be played into the fresh file
                 part = Path(f"{self._path}{suffix}")
                 if part.exists():
-                    part.rename(f"{aside}{suffix}")
+                    part.rename(f"{place}{suffix}")
         except OSError as error:
             text = f"the ledger is damaged ({damage}) and cannot be moved aside ({error.strerror})"
             raise StoreError(f"{self._path}: {text}; move it away") from None
-        self.set_aside = aside
-        log.error("%s: the ledger is damaged (%s): set aside as %s, a fresh one begun", self._path, damage, aside)
+        self.set_aside = place
+        log.error("%s: the ledger is damaged (%s): set aside as %s, a fresh one begun", self._path, damage, place)
         try:
             return self._open()
         except _DamagedError as again:
@@ -211,6 +223,9 @@ class SqliteStore:
 
     @contextmanager
     def _transaction(self, begin: str = "BEGIN IMMEDIATE") -> Iterator[None]:
+        fault = self._watch.fault()
+        if fault is not None:
+            raise SpentStoreError(f"{self._path}: the ledger {fault}; {_OPENED_ANEW}")
         try:
             self._db.execute(begin)
             try:
@@ -220,6 +235,7 @@ class SqliteStore:
                 if self._db.in_transaction:
                     self._writer.forget()
                     self._db.execute("ROLLBACK")
+                self._watch.seen()
         except (sqlite3.Error, OverflowError, UnicodeError) as error:
             raise self._explain("use", error) from None
 
@@ -233,6 +249,7 @@ class SqliteStore:
         """On a full disk: put what the log holds in the file, so that the room that the log has can be used again."""
         with suppress(sqlite3.Error):
             self._db.execute("PRAGMA wal_checkpoint(PASSIVE)")
+        self._watch.seen()
 
     def _explain(self, tried: str, error: Exception) -> StoreError:
         mend = _MENDS.get(_code(error), "check the disk it is on")
@@ -246,7 +263,7 @@ class SqliteStore:
             raise _DamagedError(f"a row makes no sense: {error!r}") from None
         except sqlite3.DatabaseError as error:
             if _code(error) in _DAMAGED:
-                raise _DamagedError(str(error)) from None
+                raise _DamagedError(error) from None
             raise
 
 

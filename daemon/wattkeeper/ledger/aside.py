@@ -1,0 +1,39 @@
+"""Damaged ledgers that were set aside: how they are called, and which is the last."""
+
+import re
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+_STAMP = "%Y%m%dT%H%M%SZ"
+_END = re.compile(r"\.corrupt-([0-9]{8}T[0-9]{6}Z)(-[0-9]+)?", re.ASCII)
+
+
+@dataclass(frozen=True, slots=True)
+class SetAside:
+    """A damaged ledger's new place, and the Unix time at which it came there."""
+
+    path: Path
+    at: float
+
+
+def name_for(path: Path, at: float) -> Path:
+    """Where a ledger that is damaged at that Unix time goes: beside it, where nothing is yet."""
+    stamp = datetime.fromtimestamp(at, UTC).strftime(_STAMP)
+    aside = path.with_name(f"{path.name}.corrupt-{stamp}")
+    count = 1
+    while aside.exists():
+        count += 1
+        aside = path.with_name(f"{path.name}.corrupt-{stamp}-{count}")
+    return aside
+
+
+def last_of(path: Path) -> SetAside | None:
+    """The last that was set aside from there; None where there is none. Raises OSError."""
+    found = []
+    for aside in path.parent.glob(f"{path.name}.corrupt-*"):
+        end = _END.fullmatch(aside.name.removeprefix(path.name))
+        if end is not None:
+            at = datetime.strptime(end[1], _STAMP).replace(tzinfo=UTC).timestamp()
+            found.append(SetAside(aside, at))
+    return max(found, key=lambda aside: aside.at, default=None)
