@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from wattkeeper.errors import AgentUnreachableError, WattkeeperError
+from wattkeeper.errors import AgentUnreachableError, ConfigError, WattkeeperError
 from wattkeeper.text import printable_once
 
 if TYPE_CHECKING:
@@ -30,6 +30,10 @@ class AgentRefusedError(WattkeeperError):
     def __init__(self, status: int, text: str) -> None:
         super().__init__(text)
         self.status = status
+
+
+class SettingsError(WattkeeperError):
+    """This node's settings cannot be used, on one line: the person mends the file."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,15 +132,20 @@ def _mend(place: Path, error: Exception, timeout_s: float) -> str:
 
 
 def installed_settings() -> "Settings":
-    """This node's settings, where they can be read and used, else the defaults."""
+    """This node's settings: the defaults where there are none, or where they are not for this user to read.
+
+    Raises SettingsError for a file with mistakes in it, or one that others can change: its paths are not believed.
+    """
     from wattkeeper.config.settings import DEFAULT_PATH, Settings, load_settings  # YAML is slow to import
 
-    if not os.access(DEFAULT_PATH, os.R_OK):
+    if not os.access(DEFAULT_PATH, os.R_OK) and not DEFAULT_PATH.is_symlink():
         return Settings()
     try:
         return load_settings(DEFAULT_PATH)
-    except WattkeeperError:
-        return Settings()  # `wattkeeper check` says what is wrong; looking at the agent goes on
+    except ConfigError as error:
+        first, *others = error.problems
+        more = f" (and {len(others)} more)" if others else ""
+        raise SettingsError(f"{first}{more}; see `wattkeeper check`") from None
 
 
 def run_dir_option(command: F) -> F:
@@ -150,5 +159,15 @@ def run_dir_option(command: F) -> F:
 
 
 def client(run_dir: Path | None, timeout_s: float = 5.0) -> AgentClient:
-    """The agent in the folder named, or in the one of this node's settings."""
-    return AgentClient(run_dir or installed_settings().run_dir, timeout_s)
+    """The agent in the folder named, or in the one of this node's settings.
+
+    An agent goes on by the settings that it began with: where the file can no longer be used that is said, and the
+    agent is looked for in the usual place.
+    """
+    if run_dir is None:
+        try:
+            run_dir = installed_settings().run_dir
+        except SettingsError as error:
+            run_dir = DEFAULT_RUN_DIR
+            click.echo(f"wattkeeper: {error}; looking for the agent in {run_dir}, else use --run-dir", err=True)
+    return AgentClient(run_dir, timeout_s)

@@ -36,7 +36,8 @@ class JobIdType(click.ParamType[str]):
 def raw_job_id(text: str) -> int:
     """The number by which the node knows the job. Of an array's task, or a het job's part, Slurm is asked once.
 
-    Raises WattkeeperError where Slurm is not at hand, or knows no such job.
+    Raises WattkeeperError where Slurm is not at hand, or knows no such job; SettingsError where nobody can tell where
+    Slurm is.
     """
     if text.isdecimal():
         return int(text)

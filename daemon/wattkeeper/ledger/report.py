@@ -221,7 +221,7 @@ def _reading(path: Path) -> Iterator[sqlite3.Connection]:
 def _mend(error: sqlite3.Error) -> str:
     mend = "is it Wattkeeper's state.db?"
     if getattr(error, "sqlite_errorcode", 0) & 0xFF in _DAMAGED:
-        mend += " The agent sets a damaged one aside at its next start at the latest; what jobs used is in records/ too"
+        mend += " The agent sets a damaged one aside, at its next start at the latest; records/ has the jobs too"
     return mend
 
 
