@@ -153,10 +153,12 @@ class SqliteStore:
         try:
             db = sqlite3.connect(self._path, BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False)
             self._prepare(db)
-        except (sqlite3.Error, StoreError, _DamagedError) as error:
+        except (sqlite3.Error, OSError, StoreError, _DamagedError) as error:
             if db:
                 db.close()
             watch.close()
+            if isinstance(error, OSError):
+                raise self._not_opened(error) from None
             if not isinstance(error, sqlite3.Error):
                 raise
             if _code(error) in _DAMAGED:
@@ -179,9 +181,12 @@ class SqliteStore:
         except UntrustedError as error:
             raise StoreError(str(error)) from None
         except OSError as error:
-            mend = "let the agent's user own its folder, on a disk that can be written"
-            raise StoreError(f"{self._path}: cannot open the ledger ({error.strerror}); {mend}") from None
+            raise self._not_opened(error) from None
         return watch
+
+    def _not_opened(self, error: OSError) -> StoreError:
+        mend = _MENDS[sqlite3.SQLITE_CANTOPEN]
+        return StoreError(f"{self._path}: cannot open the ledger ({error.strerror}); {mend}")
 
     def _prepare(self, db: sqlite3.Connection) -> None:
         version = db.execute("PRAGMA user_version").fetchone()[0]
