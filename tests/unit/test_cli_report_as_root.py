@@ -1,6 +1,7 @@
 """``wattkeeper report`` as root, on a ledger that another user wrote: it has that user's rights."""
 
 import os
+import shutil
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -61,3 +62,31 @@ def test_a_link_of_its_writers_leads_to_nothing_that_is_roots(place: Path) -> No
     assert "secret" not in done.stdout
     assert "permission denied" in done.stderr
     assert done.returncode == 1
+
+
+def test_a_copy_that_its_owner_cannot_come_to_is_told_with_the_mend(place: Path) -> None:
+    """As ``cp -a`` into a folder of root's makes it."""
+    roots = place / "root"
+    roots.mkdir(mode=0o700)
+    path = ledger(roots / "copy", AGENT_UID)
+    done = report(path.parent)
+    assert done.stderr == (
+        f"wattkeeper: {path}: belongs to uid {AGENT_UID}, by whose rights it is read, and who may not enter {roots}; "
+        f"give a copy to root (chown root {path}), or move it elsewhere\n"
+    )
+    assert (done.returncode, done.stdout) == (1, "")
+    os.chown(path, 0, 0)
+    assert "jobs,secret," in report(path.parent).stdout
+
+
+def test_a_copy_of_a_ledger_that_is_written_is_read_with_its_log(place: Path) -> None:
+    roots = place / "root"
+    roots.mkdir(mode=0o700)
+    with closing(SqliteStore(place / "state.db")) as store:
+        charge(store, "2026-11-20", Charges(A, {key(1): Millijoules(7_000)}), notes=(note(1, account="secret"),))
+        for file in place.glob("state.db*"):
+            shutil.copy(file, roots)
+    for file in roots.iterdir():
+        os.chown(file, AGENT_UID, AGENT_UID)
+    os.chown(roots / "state.db", 0, 0)
+    assert "jobs,secret," in report(roots).stdout

@@ -190,8 +190,8 @@ def _owners(trust: Trust) -> frozenset[int]:
 
 
 def _foreign(status: os.stat_result, trust: Trust, name: str, *, link: bool = False) -> str:
-    allowed = " or ".join(_user(uid) for uid in sorted({0, os.geteuid(), *(trust.owners or ())}))
-    return f"belongs to {_user(status.st_uid)}, not to {allowed}: chown {'-h ' if link else ''}root {name}"
+    allowed = " or ".join(user_name(uid) for uid in sorted({0, os.geteuid(), *(trust.owners or ())}))
+    return f"belongs to {user_name(status.st_uid)}, not to {allowed}: chown {'-h ' if link else ''}root {name}"
 
 
 def _too_open(mode: int, bits: int, gid: int, name: str) -> str | None:
@@ -215,7 +215,8 @@ def _link(target: str | None) -> str:
     return "is a symbolic link: name what it leads to instead" + (f" ({target})" if target else "")
 
 
-def _user(uid: int) -> str:
+def user_name(uid: int) -> str:
+    """A user for people: ``alice (uid 1000)``, ``root``, or ``uid 4711`` where it has no name."""
     try:
         name = pwd.getpwuid(uid).pw_name
     except KeyError:
