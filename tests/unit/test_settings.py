@@ -3,8 +3,11 @@
 from pathlib import Path
 
 import pytest
+from tests import yaml12
 
 from wattkeeper.config.settings import Listen, Settings, UnixListen, load_settings, parse_settings
+from wattkeeper.config.settings_shape import SETTINGS
+from wattkeeper.config.shapes import Shape
 from wattkeeper.errors import ConfigError
 from wattkeeper.system.trust import TO_READ
 
@@ -22,6 +25,14 @@ def test_what_is_left_out_has_its_default(text: str) -> None:
 
 def test_the_shipped_file_says_the_defaults() -> None:
     assert load_settings(SHIPPED, TO_READ) == Settings()
+
+
+def test_the_shipped_file_has_every_setting() -> None:
+    shipped = yaml12.load(SHIPPED.read_text(encoding="utf-8"))
+    assert sorted(shipped) == sorted(SETTINGS.names)
+    for name, key in SETTINGS.keys.items():
+        if isinstance(key.kind, Shape):
+            assert sorted(shipped[name]) == sorted(key.kind.names), name
 
 
 def test_defaults() -> None:
