@@ -64,20 +64,20 @@ def log_removed(ledger: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("harm", "said"),
+    ("harm", "said", "energy_mj"),
     [
-        (overwritten, "was overwritten"),
-        (copied_over, "was overwritten"),
-        (moved_over, "was replaced by another file"),
-        (cut_short, "was cut short"),
-        (emptied, "was cut short"),
-        (removed, "was removed"),
-        (all_removed, "was removed"),
-        (log_removed, "lost its write-ahead log"),
+        (overwritten, "was overwritten", 400),  # 100 had been written to what is no more
+        (copied_over, "was overwritten", 400),
+        (cut_short, "was cut short", 400),
+        (emptied, "was cut short", 400),
+        (moved_over, "was replaced by another file", 500),
+        (removed, "was removed", 500),
+        (all_removed, "was removed", 500),
+        (log_removed, "lost its write-ahead log", 500),
     ],
 )
 def test_what_becomes_of_the_file_is_seen_while_the_agent_runs(
-    node: Node, harm: Callable[[Path], None], said: str, caplog: pytest.LogCaptureFixture
+    node: Node, harm: Callable[[Path], None], said: str, energy_mj: int, caplog: pytest.LogCaptureFixture
 ) -> None:
     ledger = node.folder / "state.db"
 
@@ -90,7 +90,7 @@ def test_what_becomes_of_the_file_is_seen_while_the_agent_runs(
         assert not await meter.tick()
         assert str(meter.writer.alarm) == (
             f"the ledger cannot be written, going on in memory: {ledger}: the ledger {said}; "
-            "the agent opens it anew within a minute, and sets aside what is damaged"
+            "within a minute the agent puts a removed one back, and sets a damaged one aside"
         )
         assert not await meter.tick()
         assert await meter.tick(seconds=REOPEN_S)
@@ -102,8 +102,38 @@ def test_what_becomes_of_the_file_is_seen_while_the_agent_runs(
     kept = node.load()
     assert [h.job.key for h in kept.holdings] == [key()]
     assert kept.watermarks[A].sample.energy_mj == 500
-    assert kept.usage[key(), A].energy_mj in {400, 500}  # 100 had been written to what was destroyed
+    assert kept.usage[key(), A].energy_mj == energy_mj
     assert len([text for text in troubles(caplog) if "going on in memory" in text]) == 1
+
+
+@pytest.mark.parametrize("harm", [overwritten, emptied, moved_over, removed])
+def test_what_waits_when_the_agent_stops_is_written_even_then(node: Node, harm: Callable[[Path], None]) -> None:
+    async def scene() -> None:
+        meter, _ = node.begin()
+        await meter.start()
+        await finished(meter)
+        await meter.quiet_tick()
+        harm(node.folder / "state.db")
+        meter.writer.close()
+
+    asyncio.run(scene())
+    assert node.load().usage[key(), A].energy_mj == 100
+
+
+def test_a_file_that_was_moved_over_the_ledger_is_kept_beside_it(node: Node, caplog: pytest.LogCaptureFixture) -> None:
+    async def scene() -> None:
+        meter, _ = node.begin()
+        await meter.start()
+        await finished(meter)
+        moved_over(node.folder / "state.db")
+        meter.writer.close()
+
+    asyncio.run(scene())
+    (other,) = node.folder.glob("state.db.replaced-*")
+    assert other.read_bytes().startswith(b"damaged ")
+    assert f"is put back; what lay in its place is now {other}" in caplog.text
+    assert (node.folder / "state.db").stat().st_mode & 0o777 == 0o600
+    assert [h.job.key for h in node.load().holdings] == [key()]
 
 
 def test_others_may_read_and_write_it(node: Node) -> None:

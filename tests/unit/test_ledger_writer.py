@@ -41,7 +41,7 @@ def test_a_full_disk_is_told_once_and_nothing_is_lost(
     assert disk.load().usage[key(), A].energy_mj == 400
     assert len(troubles(caplog)) == 2
     assert "no space left" in troubles(caplog)[0]
-    assert "nothing was lost" in troubles(caplog)[1]
+    assert "nothing that waited was lost" in troubles(caplog)[1]
 
 
 def test_quiet_ticks_are_written_together_and_soon(meter: Meter, disk: Disk) -> None:

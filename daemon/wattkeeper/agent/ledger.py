@@ -188,7 +188,7 @@ class LedgerWriter:
 
     def _recovered(self) -> None:
         if self._told:
-            log.warning("the ledger is written again; nothing was lost")
+            log.warning("the ledger is written again; nothing that waited was lost")
         self.trouble = None
 
     def _failed(self, error: StoreError | DeviceError) -> None:
@@ -271,7 +271,11 @@ class LedgerWriter:
     def _finish(self) -> None:
         self._next_open_mono = self._clock.mono()
         try:
-            self._flush()
+            try:
+                self._flush()
+            except SpentStoreError:
+                self._next_open_mono, self._spent = self._clock.mono(), True
+                self._flush()
             if self._store is not None and self._keeper is not None:
                 self._keeper.finish(self._store)
         except StoreError as error:

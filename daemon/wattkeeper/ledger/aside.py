@@ -1,4 +1,4 @@
-"""Damaged ledgers that were set aside: how they are called, and which is the last."""
+"""Files that are moved out of a ledger's way: how they are called, and which damaged one was the last."""
 
 import re
 from dataclasses import dataclass
@@ -17,15 +17,26 @@ class SetAside:
     at: float
 
 
-def name_for(path: Path, at: float) -> Path:
-    """Where a ledger that is damaged at that Unix time goes: beside it, where nothing is yet."""
+def name_for(path: Path, at: float, why: str = "corrupt") -> Path:
+    """Where what is in a ledger's place at that Unix time goes: beside it, where nothing is yet."""
     stamp = datetime.fromtimestamp(at, UTC).strftime(_STAMP)
-    aside = path.with_name(f"{path.name}.corrupt-{stamp}")
+    aside = path.with_name(f"{path.name}.{why}-{stamp}")
     count = 1
     while aside.exists():
         count += 1
-        aside = path.with_name(f"{path.name}.corrupt-{stamp}-{count}")
+        aside = path.with_name(f"{path.name}.{why}-{stamp}-{count}")
     return aside
+
+
+def put_back(saved: Path, path: Path, at: float) -> Path | None:
+    """Move a saved ledger to its place; where what was there instead is now. Raises OSError."""
+    for suffix in ("-wal", "-shm"):  # of another ledger: it must never be played into this one
+        Path(f"{path}{suffix}").unlink(missing_ok=True)
+    moved = None
+    if path.exists():
+        moved = path.rename(name_for(path, at, "replaced"))
+    saved.rename(path)
+    return moved
 
 
 def last_of(path: Path) -> SetAside | None:

@@ -48,7 +48,7 @@ _MENDS = {
     sqlite3.SQLITE_NOTADB: "the agent sets it aside within a minute and begins a fresh one",
 }
 
-_OPENED_ANEW = "the agent opens it anew within a minute, and sets aside what is damaged"
+_OPENED_ANEW = "within a minute the agent puts a removed one back, and sets a damaged one aside"
 
 
 class SpentStoreError(StoreError):
@@ -138,13 +138,40 @@ class SqliteStore:
             return self._writer.prune(before_at)
 
     def close(self) -> None:
-        """Close the files; nothing may follow."""
+        """Close the files; nothing may follow. One that was removed is put back: it is whole for as long as it is open.
+
+        Raises StoreError.
+        """
+        saved = self._save() if self._watch.lost else None
         try:
             self._db.close()
         except sqlite3.Error as error:
             raise self._explain("close", error) from None
         finally:
             self._watch.close()
+        if saved is not None:
+            self._put_back(saved)
+
+    def _save(self) -> Path | None:
+        """What the connection has, in a new file; None where that cannot be."""
+        saved = self._path.with_name(f"{self._path.name}.saved")
+        try:
+            saved.unlink(missing_ok=True)
+            self._db.execute("VACUUM INTO ?", (str(saved),))
+            saved.chmod(0o600)
+        except (sqlite3.Error, OSError) as error:
+            log.error("%s: the ledger was removed, and cannot be put back: %s", self._path, error)
+            return None
+        return saved
+
+    def _put_back(self, saved: Path) -> None:
+        try:
+            moved = aside.put_back(saved, self._path, self._wall())
+        except OSError as error:
+            text = f"the ledger was removed, and cannot be put back ({error.strerror})"
+            raise StoreError(f"{self._path}: {text}; move {saved} there while the agent is stopped") from None
+        instead = f"; what lay in its place is now {moved}" if moved else ""
+        log.warning("%s: the ledger was removed while it was open, and is put back%s", self._path, instead)
 
     def _open(self) -> tuple[sqlite3.Connection, Watch]:
         """A connection to a ledger of our version. Raises StoreError, or _DamagedError where it can be set aside."""

@@ -57,6 +57,11 @@ class Watch:
             return None  # SQLite says what is wrong with its disk
         return None
 
+    @property
+    def lost(self) -> bool:
+        """True where nobody but this process has the file any more: it was removed, or another moved over it."""
+        return not self._file.closed and os.fstat(self._file.fileno()).st_nlink == 0
+
     def close(self) -> None:
         """Nothing may follow; SQLite has closed the file."""
         self._file.close()
