@@ -71,8 +71,9 @@ class AtOnce:
         self._store = store
         self._changes = changes
 
-    async def charge(self, change: Change) -> None:
+    async def charge(self, change: Change) -> bool:
         await self.commit(change)
+        return False
 
     async def commit(self, change: Change) -> bool:
         self._store.commit(change)
@@ -87,8 +88,9 @@ class AtLast(AtOnce):
         super().__init__(store, changes)
         self._waiting: list[Change] = []
 
-    async def charge(self, change: Change) -> None:
+    async def charge(self, change: Change) -> bool:
         self._waiting.append(change)
+        return True
 
     async def commit(self, change: Change) -> bool:
         waited, self._waiting = self._waiting, []

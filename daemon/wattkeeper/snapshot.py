@@ -50,8 +50,9 @@ class GpuView:
 class JobView:
     """One run of a job on this node, still here or finished within ``metrics.grace``.
 
-    ``decisions`` by GPU are the present ones, or the last. ``usage``: of each GPU that it was charged for. ``message``
-    is the line for the user. ``born_mono``: since when this agent knows it, None where an agent before this one did.
+    ``decisions`` by GPU are the present ones, or the last. ``usage``: of each GPU that it was charged for, by now;
+    ``counted_mj``: its energy as a counter may show it, because no restart takes it back. ``message`` is the line for
+    the user. ``born_mono``: since when this agent knows it, None where an agent before this one did.
     """
 
     facts: JobFacts
@@ -62,6 +63,7 @@ class JobView:
     started_at: float
     ended_at: float | None
     message: str
+    counted_mj: Mapping[GpuUuid, Millijoules] = field(default_factory=dict)
     born_mono: float | None = None
 
     @property

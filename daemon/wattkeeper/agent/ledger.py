@@ -108,15 +108,16 @@ class LedgerWriter:
             return f"end-of-job records wait to be written: {self._keeper.trouble}"
         return None
 
-    async def charge(self, change: Change) -> None:
-        """As ``commit``, but the change may wait for the next one: for ``QUIET_WRITE_S`` seconds at most.
+    async def charge(self, change: Change) -> bool:
+        """As ``commit``, but the change may wait for the next one: for ``QUIET_WRITE_S`` seconds at most. True if so.
 
         For energy alone. An agent that is killed meanwhile reads it from the counter again, for the same owners.
         """
         if self._clock.mono() >= self._next_quiet_mono:
             await self.commit(change)
-        else:
-            self._wait(change)
+            return False
+        self._wait(change)
+        return True
 
     async def commit(self, change: Change) -> bool:
         """Write a change and all that waited before it; False where the disk failed and it now waits. Never raises."""

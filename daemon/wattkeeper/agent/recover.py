@@ -87,6 +87,7 @@ async def take_up(state: State, kept: Kept, ledger: LedgerWriter, clock: Clock) 
     for (key, uuid), used in kept.usage.items():
         if key in state.jobs:
             state.jobs[key].usage[uuid] = used
+            state.jobs[key].counted_mj[uuid] = used.energy_mj
 
 
 async def drain(spool: Spool, handler: EventHandler) -> None:

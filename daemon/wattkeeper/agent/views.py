@@ -73,6 +73,7 @@ def _view(job: Job, minors: dict[GpuUuid, int], now_at: float, zone: tzinfo) -> 
         decisions=dict(job.decisions),
         caps_mw=dict(job.caps_mw),
         usage=dict(job.usage),
+        counted_mj=dict(job.counted_mj),
         started_at=job.started_at,
         ended_at=job.ended_at,
         born_mono=job.born_mono,

@@ -289,7 +289,7 @@ def _add_jobs(page: _Page, snapshot: Snapshot, seen_mono: float, names: bool) ->
         for gpu in job.all_gpus:
             usage = job.usage.get(gpu)
             if gpu in minors and (usage is not None or (gpu in metered and job.ended_at is None)):
-                energy = 0.0 if usage is None or is_new else joules(usage.energy_mj)
+                energy = 0.0 if is_new else joules(job.counted_mj.get(gpu, Millijoules(0)))
                 page.add("job_gpu_energy_joules_total", (job_id, minors[gpu]), energy)
         if job.ended_at is None:
             _add_caps(page, job, job_id, minors)
