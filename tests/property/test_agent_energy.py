@@ -44,8 +44,8 @@ class Story:
         """What counters show never goes back, or whoever scrapes them would count all of it once more."""
         seen = self.node.snapshot()
         totals: dict[object, int] = {account: view.energy_mj for account, view in seen.accounts.items()}
-        totals |= {(gpu.info.uuid, "idle"): gpu.idle_mj for gpu in seen.gpus}
-        totals |= {(gpu.info.uuid, "unattributed"): gpu.unattributed_mj for gpu in seen.gpus}
+        totals |= {(gpu.info.uuid, "idle"): gpu.idle_mj or 0 for gpu in seen.gpus}
+        totals |= {(gpu.info.uuid, "unattributed"): gpu.unattributed_mj or 0 for gpu in seen.gpus}
         totals |= {(job.key, uuid): energy for job in seen.jobs for uuid, energy in job.counted_mj.items()}
         assert {name: total for name, total in totals.items() if total < self.totals.get(name, 0)} == {}
         self.totals |= totals

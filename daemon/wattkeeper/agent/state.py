@@ -110,7 +110,8 @@ class State:
     """Everything that changes while the agent runs.
 
     ``unnoted``: jobs whose decisions the ledger does not know yet. ``uncounted``: charges that it has not written yet,
-    each with the monotonic time of its end.
+    each with the monotonic time of its end. ``totals_known``: False as long as the ledger, and with it what came before
+    this agent, could not be read.
     """
 
     settings: Settings
@@ -124,6 +125,7 @@ class State:
     jobs: dict[JobKey, Job] = field(default_factory=dict)
     unnoted: set[JobKey] = field(default_factory=set)
     uncounted: list[tuple[Charges, float]] = field(default_factory=list)
+    totals_known: bool = True
     accounts: Accounts = field(default_factory=Accounts)
     local_zone: tzinfo = field(default_factory=machine_zone)
     policy_state: PolicyState = field(default_factory=lambda: PolicyState("", True, 0.0))

@@ -246,8 +246,9 @@ def _add_gpu(page: _Page, gpu: GpuView, oldest_mono: float) -> None:
     info = gpu.info
     labels = (str(info.minor), info.uuid)
     page.add("gpu_info", (*labels, info.model, info.driver_version), 1)
-    page.add("gpu_idle_energy_joules_total", labels, joules(gpu.idle_mj))
-    page.add("gpu_unattributed_energy_joules_total", labels, joules(gpu.unattributed_mj))
+    for name, energy in (("idle", gpu.idle_mj), ("unattributed", gpu.unattributed_mj)):
+        if energy is not None:
+            page.add(f"gpu_{name}_energy_joules_total", labels, joules(energy))
     page.add("gpu_drift_yielded", labels, gpu.yielded)
     page.add("gpu_held", labels, gpu.hold is not None)
     if gpu.target is not None:
