@@ -103,6 +103,7 @@ def test_json_says_null_where_nothing_is_known(folder: Path) -> None:
         ["--top", "0"],
         ["--csv", "--json"],
         ["--prometheus", "http://localhost:9090"],
+        ["--cluster", "alpha"],
     ],
 )
 def test_wrong_use_is_exit_status_2(folder: Path, arguments: list[str]) -> None:
@@ -117,6 +118,29 @@ def test_days_of_which_nothing_is_known(folder: Path) -> None:
     assert str(result.exception).endswith(
         "nothing was metered from 2026-11-23 to 2026-11-23; this ledger knows 2026-11-20 to 2026-11-21"
     )
+
+
+def test_days_that_were_never_metered_are_not_claimed(folder: Path) -> None:
+    heading = printed(folder, "--since", "2024-01").splitlines()[0]
+    assert heading.startswith("GPU energy of 2024-01-01 to 2026-11-23 (metered since 2026-11-20), by account")
+    assert "metered" not in printed(folder, "--since", "2026-11-20")
+    told = [json.loads(printed(folder, "--json", "--since", day))["metered_since"] for day in ("2024-01", "2026-11-21")]
+    assert told == ["2026-11-20", "2026-11-21"]
+    assert "metered" not in printed(folder, "--csv", "--since", "2024-01")
+
+
+def test_a_ledger_that_was_set_aside_is_spoken_of(tmp_path: Path) -> None:
+    path = tmp_path / "state.db"
+    path.write_bytes(b"damaged" * 1000)
+    Path(f"{path}-wal").write_bytes(b"damaged")
+    with closing(SqliteStore(path, lambda: 1e9)) as store:
+        charge(store, "2026-11-20", Charges(A, idle_mj=Millijoules(KWH)))
+    result = CliRunner().invoke(
+        cli, ["report", "--state-dir", str(tmp_path), "--csv", "--since", "2026-11-20", "--until", "2026-11-20"]
+    )
+    aside = "damaged, and set aside by the agent: what it had metered until then is not in this report"
+    assert result.stderr == f"wattkeeper: {path}.corrupt-20010909T014640Z: {aside}\n"
+    assert result.stdout.startswith("kind,account,")
 
 
 @pytest.mark.parametrize(

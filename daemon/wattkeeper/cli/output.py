@@ -12,6 +12,8 @@ from wattkeeper.text import printable
 from wattkeeper.units import Millijoules, Milliwatts, format_energy, format_power
 
 NOTHING = "-"
+NAMELESS = "(none)"
+"""An account, partition or cluster that is not set, for people."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,10 +13,10 @@ from click.shell_completion import CompletionItem
 
 from wattkeeper.cli import HELP
 from wattkeeper.cli.client import installed_settings
-from wattkeeper.cli.output import NOTHING, Column, print_json, print_table, shown, watts
+from wattkeeper.cli.output import NAMELESS, NOTHING, Column, print_json, print_table, shown, watts
 from wattkeeper.cli.period import Days, DaysType, today
 from wattkeeper.ledger import schema
-from wattkeeper.ledger.report import FIELDS, Amount, Field, Question, Report, Row, read_report, sum_of
+from wattkeeper.ledger.report import FIELDS, Amount, Field, Question, Report, Row, read_report, set_aside, sum_of
 from wattkeeper.system.clock import SystemClock
 from wattkeeper.system.privilege import become_owner_of
 from wattkeeper.text import printable
@@ -86,8 +86,9 @@ the month's first day, --until 2026-11 ends with its last.
 \b
 The lines add up to what the GPUs' counters gained: the total is theirs. (none): Slurm set no account, or partition.
 Without --prometheus this is one node, from its own ledger, which only root may read: it has every user's jobs.
-With it, it is every node that Prometheus scrapes, by account, partition and day; Prometheus knows no users and no jobs,
-and nothing of what it did not scrape. To bill by, take the ledgers or the end-of-job records: they are exact.
+With it, it is every node that Prometheus scrapes, of one cluster where there are several (--cluster), by account,
+partition and day; Prometheus knows no users and no jobs, and nothing of what it did not scrape. To bill by, take the
+ledgers or the end-of-job records: they are exact.
 Exit codes: 0 fine; 1 no ledger, no answer, or nothing known of these days; 2 wrong use.""",
 )
 @click.option("--since", type=DaysType(), default="7d", show_default=True, metavar="DAYS",
@@ -106,6 +107,7 @@ Exit codes: 0 fine; 1 no ledger, no answer, or nothing known of these days; 2 wr
 @click.option("--state-dir", type=click.Path(path_type=Path, file_okay=False),
               help="Where the ledger is [the settings', else /var/lib/wattkeeper].")  # fmt: skip
 @click.option("--prometheus", metavar="URL", help="Ask this Prometheus about the cluster instead.")
+@click.option("--cluster", metavar="NAME", help="Of Prometheus' clusters this one: the label `cluster` of its targets.")
 @click.option("--timeout", type=click.FloatRange(0.1, 600), default=30, show_default=True, metavar="SECONDS",
               help="How long Prometheus may take for each question.")  # fmt: skip
 def report(
@@ -117,6 +119,7 @@ def report(
     as_json: bool,
     state_dir: Path | None,
     prometheus: str | None,
+    cluster: str | None,
     timeout: float,
     **globs: tuple[str, ...],
 ) -> None:
@@ -129,12 +132,16 @@ def report(
     fields = tuple(dict.fromkeys(name for names in by for name in names))
     given: dict[Field, tuple[str, ...]] = {name: globs[name] for name in FIELDS if globs.get(name)}
     question = _question(since, until, fields, given)
-    if prometheus is not None:
+    if prometheus is None:
+        if cluster is not None:
+            raise click.UsageError("--cluster goes with --prometheus: a ledger is one node's")
+        answer = _ask_ledger(question, (state_dir or installed_settings().state_dir) / schema.FILE)
+    else:
         if state_dir is not None:
             raise click.UsageError("give --state-dir or --prometheus, not both")
         if "user" in question.fields:
             raise click.UsageError("Prometheus knows no users: --by and filters may be account, partition and day")
-    answer = _ask(question, state_dir, prometheus, timeout)
+        answer = _ask_prometheus(question, prometheus, _named(cluster), timeout)
     if as_json:
         print_json(_as_json(answer, top))
     elif as_csv:
@@ -154,17 +161,27 @@ def _question(since: Days, until: Days | None, by: tuple[Field, ...], globs: dic
     return Question(since.first.isoformat(), last.isoformat(), by, globs)
 
 
-def _ask(question: Question, state_dir: Path | None, prometheus: str | None, timeout_s: float) -> Report:
-    with _progress() as progress:
-        if prometheus is None:
-            path = (state_dir or installed_settings().state_dir) / schema.FILE
-            become_owner_of(path)
-            return read_report(path, question, lambda: progress(f"reading {path}"))
-        from wattkeeper.cli.prom import Prometheus, is_address, read_cluster  # HTTP and TLS are slow to import
+def _named(name: str | None) -> str | None:
+    """What is meant by a name as it is printed: ``(none)`` is the empty one."""
+    return "" if name == NAMELESS else name
 
-        if not is_address(prometheus):
-            raise click.UsageError(f"'{printable(prometheus)}' is no address, such as http://prometheus:9090")
-        return read_cluster(Prometheus(prometheus, timeout_s), question, SystemClock().wall(), progress)
+
+def _ask_ledger(question: Question, path: Path) -> Report:
+    become_owner_of(path)
+    if aside := set_aside(path):
+        text = "damaged, and set aside by the agent: what it had metered until then is not in this report"
+        click.echo(f"wattkeeper: {printable(str(aside[-1]))}: {text}", err=True)
+    with _progress() as progress:
+        return read_report(path, question, lambda: progress(f"reading {path}"))
+
+
+def _ask_prometheus(question: Question, url: str, cluster: str | None, timeout_s: float) -> Report:
+    from wattkeeper.cli.prom import Prometheus, is_address, read_cluster  # HTTP and TLS are slow to import
+
+    if not is_address(url):
+        raise click.UsageError(f"'{printable(url)}' is no address, such as http://prometheus:9090")
+    with _progress() as progress:
+        return read_cluster(Prometheus(url, timeout_s), question, SystemClock().wall(), cluster, progress)
 
 
 @contextmanager
@@ -218,12 +235,7 @@ def _share(amount: Amount, whole: Amount) -> float | None:
 def _print(report: Report, top: int | None) -> None:
     question, total = report.question, report.total
     rows, others = _cut(report, top)
-    span = (
-        question.first_day
-        if question.first_day == question.last_day
-        else f"{question.first_day} to {question.last_day}"
-    )
-    click.echo(f"GPU energy of {span}, {'by ' + ', '.join(question.by)}, from {shown(report.origin)}")
+    click.echo(_heading(report))
     click.echo()
     depth = len(question.by)
     columns = [*(Column(name) for name in question.by), *_COLUMNS]
@@ -233,8 +245,16 @@ def _print(report: Report, top: int | None) -> None:
     print_table(columns, lines)
 
 
+def _heading(report: Report) -> str:
+    first, last, since = report.question.first_day, report.question.last_day, report.metered_since
+    span = first if first == last else f"{first} to {last}"
+    metered = f" (metered since {since})" if since is not None and since > first else ""
+    cluster = f" of cluster {printable(report.cluster)}" if report.cluster else ""
+    return f"GPU energy{cluster} of {span}{metered}, by {', '.join(report.question.by)}, from {shown(report.origin)}"
+
+
 def _name(key: str) -> str:
-    return printable(key, 60) if key else "(none)"
+    return printable(key, 60) if key else NAMELESS
 
 
 def _cells(amount: Amount, total: Amount) -> list[str]:
@@ -291,7 +311,9 @@ def _as_json(report: Report, top: int | None) -> dict[str, Any]:
     return {
         "since": question.first_day,
         "until": question.last_day,
+        "metered_since": report.metered_since,
         "from": report.origin,
+        "cluster": printable(report.cluster) or None,
         "by": list(question.by),
         "rows": keyed,
         **{name.replace(" ", "_"): _figures(amount, total) for name, amount in _rest(report, others)},
