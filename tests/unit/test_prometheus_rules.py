@@ -38,6 +38,26 @@ def test_promtool_takes_the_file(words: tuple[str, str]) -> None:
 
 
 @needs_promtool
+def test_the_documented_steps_make_a_configuration_that_prometheus_takes(tmp_path: Path) -> None:
+    """The commands of operations.md, its `rule_files`, and scrape.yml both where its head says and in prometheus.yml."""
+    text = (REPO / "docs" / "operations.md").read_text()
+    section = text[text.index("\n## Prometheus\n") :].partition("\n### ")[0].replace("/etc/prometheus", str(tmp_path))
+    blocks = re.findall(r"^```\w*\n(.*?)^```$", section, re.MULTILINE | re.DOTALL)
+    steps, settings = (next(block for block in blocks if word in block) for word in ("promtool check", "rule_files:"))
+    shipped = (FOLDER / "scrape.yml").read_text()
+    place = re.search(r"scrape_config_files: \[/etc/prometheus/([^\]]+)\]", shipped)
+    assert place
+    (tmp_path / place[1]).parent.mkdir(parents=True)
+    (tmp_path / place[1]).write_text(shipped)
+    done = subprocess.run(["sh", "-ec", steps], cwd=REPO, capture_output=True, text=True, timeout=60)  # noqa: S607
+    assert done.returncode == 0, done.stdout + done.stderr
+    (tmp_path / "prometheus.yml").write_text(settings + shipped)
+    status, said = promtool("check", "config", str(tmp_path / "prometheus.yml"))
+    assert status == 0, said
+    assert "2 rule files found" in said
+
+
+@needs_promtool
 def test_promtool_finds_every_rule_right() -> None:
     status, said = promtool("test", "rules", "tests.yml")
     assert status == 0, said
