@@ -89,6 +89,35 @@ def test_json_says_null_where_nothing_is_known(folder: Path) -> None:
     assert "others" not in answer
 
 
+def test_what_has_no_name_is_selected_as_it_is_printed(folder: Path) -> None:
+    assert printed(folder, "--account", "(none)") == printed(folder, "--account", "")
+    rows = json.loads(printed(folder, "--json", "--account", "(none)", "--account", "bio*"))["rows"]
+    assert [(row["account"], row["energy_mj"]) for row in rows] == [(None, 2 * KWH)]
+
+
+@pytest.mark.parametrize(
+    ("small_mj", "small_s", "cells"),
+    [
+        (KWH, 3600, ["1.000", "1.00"]),
+        (KWH // 1000, 360, ["0.0010", "0.10"]),
+        (3_470_000, 10, ["0.00096", "0.0028"]),
+        (347_000, 1, ["0.000096", "0.00028"]),
+        (1, 0.001, ["<0.000001", "<0.000001"]),
+    ],
+)
+def test_small_figures_beside_big_ones_are_not_shown_as_nothing(
+    folder: Path, small_mj: int, small_s: float, cells: list[str]
+) -> None:
+    with closing(SqliteStore(folder / "state.db")) as store:
+        small = Charges(B, {key(4): Millijoules(small_mj)}, held_ns=round(small_s * 1e9))
+        charge(store, "2026-11-22", small, notes=(note(4, account="small", partition="gpu", user="sam"),))
+    lines = [line.split() for line in printed(folder).splitlines()]
+    (small_row,) = (line for line in lines if line[:1] == ["small"])
+    assert small_row[1:3] == cells
+    assert small_row[-1] == ("2.0%" if small_mj == KWH else "<0.1%")
+    assert {"37", "60"} == {line[at].partition(".")[0] for line in lines if line[:1] == ["ml"] for at in (1, 2)}
+
+
 @pytest.mark.parametrize(
     "arguments",
     [

@@ -1,6 +1,7 @@
 """``wattkeeper report``: energy by account, user, partition and day, of this node or of the cluster."""
 
 import csv
+import math
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -24,6 +25,9 @@ from wattkeeper.units import Millijoules, joules, kilowatt_hours
 
 _PATIENCE_S = 0.5
 """Work that takes longer says so, on a terminal."""
+
+_MOST_PLACES = 6
+"""Of energy in kWh it is 3.6 J, of hours 3.6 ms."""
 
 _COLUMNS = (
     Column("energy, kWh", right=True),
@@ -84,7 +88,8 @@ the month's first day, --until 2026-11 ends with its last.
               used while nobody can say who held it, such as through an outage of the agent
 
 \b
-The lines add up to what the GPUs' counters gained: the total is theirs. (none): Slurm set no account, or partition.
+The lines add up to what the GPUs' counters gained: the total is theirs. (none): Slurm set no account, or partition; as
+such it is selected: --account '(none)'.
 Without --prometheus this is one node, from its own ledger, which only root may read: it has every user's jobs.
 With it, it is every node that Prometheus scrapes, of one cluster where there are several (--cluster), by account,
 partition and day; Prometheus knows no users and no jobs, and nothing of what it did not scrape. To bill by, take the
@@ -130,7 +135,7 @@ def report(
     if as_csv and as_json:
         raise click.UsageError("give --csv or --json, not both")
     fields = tuple(dict.fromkeys(name for names in by for name in names))
-    given: dict[Field, tuple[str, ...]] = {name: globs[name] for name in FIELDS if globs.get(name)}
+    given: dict[Field, tuple[str, ...]] = {name: tuple(map(_named, globs[name])) for name in FIELDS if globs.get(name)}
     question = _question(since, until, fields, given)
     if prometheus is None:
         if cluster is not None:
@@ -141,7 +146,7 @@ def report(
             raise click.UsageError("give --state-dir or --prometheus, not both")
         if "user" in question.fields:
             raise click.UsageError("Prometheus knows no users: --by and filters may be account, partition and day")
-        answer = _ask_prometheus(question, prometheus, _named(cluster), timeout)
+        answer = _ask_prometheus(question, prometheus, None if cluster is None else _named(cluster), timeout)
     if as_json:
         print_json(_as_json(answer, top))
     elif as_csv:
@@ -161,7 +166,7 @@ def _question(since: Days, until: Days | None, by: tuple[Field, ...], globs: dic
     return Question(since.first.isoformat(), last.isoformat(), by, globs)
 
 
-def _named(name: str | None) -> str | None:
+def _named(name: str) -> str:
     """What is meant by a name as it is printed: ``(none)`` is the empty one."""
     return "" if name == NAMELESS else name
 
@@ -239,10 +244,10 @@ def _print(report: Report, top: int | None) -> None:
     click.echo()
     depth = len(question.by)
     columns = [*(Column(name) for name in question.by), *_COLUMNS]
-    lines = [[*(_name(key) for key in row.keys), *_cells(row.amount, total)] for row in rows]
-    for name, amount in [*_rest(report, others), ("total", total)]:
-        lines.append([name, *[""] * (depth - 1), *_cells(amount, total)])
-    print_table(columns, lines)
+    named = [([_name(key) for key in row.keys], row.amount) for row in rows]
+    named += [([name, *[""] * (depth - 1)], amount) for name, amount in [*_rest(report, others), ("total", total)]]
+    cells = _cells([amount for _, amount in named], total)
+    print_table(columns, [[*names, *figures] for (names, _), figures in zip(named, cells, strict=True)])
 
 
 def _heading(report: Report) -> str:
@@ -257,16 +262,36 @@ def _name(key: str) -> str:
     return printable(key, 60) if key else NAMELESS
 
 
-def _cells(amount: Amount, total: Amount) -> list[str]:
-    share, mean_w = _share(amount, total), _mean_w(amount, total)
-    places = 3 if kilowatt_hours(total.energy_mj) >= 1 else 6
+def _cells(amounts: Sequence[Amount], total: Amount) -> Iterator[list[str]]:
+    """The figures of each line. Those of a column have as many digits as its smallest needs."""
+    energies = _numbers([kilowatt_hours(amount.energy_mj) for amount in amounts], 3)
+    hours = _numbers([None if amount.held_ns is None else amount.held_ns / 3.6e12 for amount in amounts], 2)
+    for amount, energy, held in zip(amounts, energies, hours, strict=True):
+        mean_w = _mean_w(amount, total)
+        yield [
+            energy,
+            held,
+            watts(None if mean_w is None else round(mean_w)),
+            NOTHING if amount.jobs is None else str(amount.jobs),
+            _percent(_share(amount, total)),
+        ]
+
+
+def _numbers(values: Sequence[float | None], places: int) -> list[str]:
+    """So many digits behind the point, or up to ``_MOST_PLACES`` for two of the smallest value's."""
+    smallest = min((value for value in values if value), default=1.0)
+    places = min(max(places, 1 - math.floor(math.log10(smallest))), _MOST_PLACES)
+    least = 10.0**-places
     return [
-        f"{kilowatt_hours(amount.energy_mj):.{places}f}",
-        NOTHING if amount.held_ns is None else f"{amount.held_ns / 3.6e12:.2f}",
-        watts(None if mean_w is None else round(mean_w)),
-        NOTHING if amount.jobs is None else str(amount.jobs),
-        NOTHING if share is None else f"{share:.1%}",
+        NOTHING if value is None else f"<{least:.{places}f}" if 0 < value < least / 2 else f"{value:.{places}f}"
+        for value in values
     ]
+
+
+def _percent(share: float | None) -> str:
+    if share is None:
+        return NOTHING
+    return "<0.1%" if 0 < share < 0.0005 else f"{share:.1%}"
 
 
 def _print_csv(report: Report, top: int | None) -> None:
