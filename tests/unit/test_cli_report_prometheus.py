@@ -238,7 +238,7 @@ def test_user_and_password_reach_prometheus_and_nobody_else(prometheus: Stub) ->
         (200, b"<html>", "the answer is not Prometheus': is this its address?"),
         (200, {"status": "success", "data": {"resultType": "matrix", "result": []}}, "the answer is not Prometheus'"),
         (200, {"status": "success", "data": {"resultType": "vector", "result": [{}]}}, "the answer is not Prometheus'"),
-        (404, b"<html>", "HTTP status 404"),
+        (404, b"<html>", "HTTP status 404: is this Prometheus' address?"),
         (400, {"status": "error", "error": "parse\nerror"}, "HTTP status 400: parse\\x0aerror"),
         (401, b"", "HTTP status 401: give user and password: http://user:password@…"),
         (503, {"status": "error", "error": "starting"}, "HTTP status 503: starting"),
@@ -276,7 +276,7 @@ def test_nobody_listens() -> None:
 def test_users_are_not_in_prometheus(prometheus: Stub, arguments: list[str]) -> None:
     result = run(prometheus, *arguments)
     assert result.exit_code == 2
-    assert "Prometheus knows no users" in result.output
+    assert "Prometheus knows no users: --by may be account, partition and day" in result.output
 
 
 ENGINE = [

@@ -123,7 +123,8 @@ class Prometheus:
             raise TooMuchError(f"{self.name}: {said}; ask for fewer days, or raise its --query.max-samples")
         if status in {401, 403}:
             raise PrometheusError(f"{self.name}: HTTP status {status}: give user and password: http://user:password@…")
-        raise PrometheusError(f"{self.name}: HTTP status {status}{': ' + said if said else ''}")
+        reason = said or "is this Prometheus' address?"
+        raise PrometheusError(f"{self.name}: HTTP status {status}: {reason}")
 
 
 def is_address(url: str) -> bool:

@@ -77,8 +77,9 @@ Examples:
 
 \b
 Days are whole days of local time, both ends included: --since 7d begins six days before today, --since 2026-11 with
-the month's first day, --until 2026-11 ends with its last.
-  energy      the GPUs' own; for people kWh, in CSV and JSON millijoules (exact) and joules
+the month's first day, --until 2026-11 ends with its last. The ledger's are those of its node's time zone. Which day is
+today, and each day of Prometheus', goes by this machine's zone, or by TZ where it is set.
+  energy      the GPUs' own; for people kWh, in CSV and JSON millijoules (exact from a ledger) and joules
   GPU-hours   time for which jobs held GPUs; a GPU that two jobs hold counts for both
   mean power  energy by time, of one GPU
   jobs        runs of jobs that ended on these days; one that still runs has energy already, but is no such job yet
@@ -109,7 +110,7 @@ Exit codes: 0 fine; 1 no ledger, no answer, or nothing known of these days; 2 wr
 )
 @click.option("--csv", "as_csv", is_flag=True, help="Print comma-separated values.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-@click.option("--state-dir", type=click.Path(path_type=Path, file_okay=False),
+@click.option("--state-dir", type=click.Path(path_type=Path, file_okay=False, readable=False),
               help="Where the ledger is [the settings', else /var/lib/wattkeeper].")  # fmt: skip
 @click.option("--prometheus", metavar="URL", help="Ask this Prometheus about the cluster instead.")
 @click.option("--cluster", metavar="NAME", help="Of Prometheus' clusters this one: the label `cluster` of its targets.")
@@ -145,7 +146,7 @@ def report(
         if state_dir is not None:
             raise click.UsageError("give --state-dir or --prometheus, not both")
         if "user" in question.fields:
-            raise click.UsageError("Prometheus knows no users: --by and filters may be account, partition and day")
+            raise click.UsageError("Prometheus knows no users: --by may be account, partition and day")
         answer = _ask_prometheus(question, prometheus, None if cluster is None else _named(cluster), timeout)
     if as_json:
         print_json(_as_json(answer, top))
