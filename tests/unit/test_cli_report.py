@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import os
+import re
 import time
 from collections.abc import Iterator
 from contextlib import closing
@@ -19,6 +20,7 @@ from tests.unit.test_report import HOUR_NS, A, B, charge, key, note
 from wattkeeper.cli import period, report
 from wattkeeper.cli.main import cli
 from wattkeeper.errors import StoreError
+from wattkeeper.ledger.report import FIELDS
 from wattkeeper.ledger.store import SqliteStore
 from wattkeeper.model import Charges
 from wattkeeper.units import Millijoules
@@ -87,6 +89,22 @@ def test_json_says_null_where_nothing_is_known(folder: Path) -> None:
     assert answer["total"]["energy_mj"] == 50 * KWH
     assert "not_selected" not in answer
     assert "others" not in answer
+
+
+def test_the_keys_of_json_are_those_that_are_documented(folder: Path) -> None:
+    page = (GOLDEN.parents[2] / "docs" / "operations.md").read_text()
+    table, _, behind = page[page.index("| in `report --json` |") :].partition("\n\n")
+    told: list[str] = []
+    for line in table.splitlines()[2:]:
+        of_rows = line.partition("| a list of amounts,")[2].partition(", null")[0]
+        told += re.findall(r"`(\w+)`", line.split("|")[1]) + re.findall(r"`(\w+)`", of_rows.partition(":")[2])
+    words = ("--by", ",".join(FIELDS), "--top", "1", "--account", "m*")
+    answer = json.loads(printed(folder, "--json", *words))
+    assert sorted(told) == sorted({*answer, *answer["rows"][0], *answer["total"]})
+    kinds = re.findall(r"`(\w+)`", behind[behind.index("`kind` (") :].partition(")")[0])[1:]
+    lines = list(csv.DictReader(io.StringIO(printed(folder, "--csv", *words))))
+    assert list(lines[0]) == ["kind", *FIELDS, *answer["total"]]
+    assert [line["kind"] for line in lines] == kinds
 
 
 def test_what_has_no_name_is_selected_as_it_is_printed(folder: Path) -> None:
