@@ -16,8 +16,8 @@ NOTHING = "-"
 NAMELESS = "(none)"
 """An account, partition or cluster that is not set, for people."""
 
-_APART = 2
-"""Spaces between the columns of a table."""
+_GAP = "  "
+"""Between the columns of a table."""
 
 _LONG_WORD = 16
 """A word that is longer may be broken where the terminal is narrow."""
@@ -53,12 +53,10 @@ def aligned(columns: Sequence[Column], rows: Sequence[Sequence[str]]) -> list[st
     table = [[column.heading for column in columns], *rows]
     widths = [max(len(row[at]) for row in table) for at in range(len(columns))]
     return [
-        (" " * _APART)
-        .join(
+        _GAP.join(
             cell.rjust(width) if column.right else cell.ljust(width)
             for cell, width, column in zip(row, widths, columns, strict=True)
-        )
-        .rstrip()
+        ).rstrip()
         for row in table
     ]
 
@@ -69,8 +67,8 @@ def _least_width(columns: Sequence[Column], rows: Sequence[Sequence[str]]) -> in
     for column, *cells in zip(columns, *rows, strict=True):
         texts = [column.heading, *cells]
         words = texts if column.right else [word[:_LONG_WORD] for text in texts for word in text.split()]
-        least += _APART + max(map(len, words), default=0)
-    return least - _APART
+        least += len(_GAP) + max(map(len, words), default=0)
+    return least - len(_GAP)
 
 
 def _draw(columns: Sequence[Column], rows: Sequence[Sequence[str]]) -> None:

@@ -138,16 +138,14 @@ def report(
     fields = tuple(dict.fromkeys(name for names in by for name in names))
     given: dict[Field, tuple[str, ...]] = {name: tuple(map(_named, globs[name])) for name in FIELDS if globs.get(name)}
     question = _question(since, until, fields, given)
-    if prometheus is None:
-        if cluster is not None:
-            raise click.UsageError("--cluster goes with --prometheus: a ledger is one node's")
-        answer = _ask_ledger(question, (state_dir or installed_settings().state_dir) / schema.FILE)
-    else:
+    if prometheus is not None:
         if state_dir is not None:
             raise click.UsageError("give --state-dir or --prometheus, not both")
-        if "user" in question.fields:
-            raise click.UsageError("Prometheus knows no users: --by may be account, partition and day")
         answer = _ask_prometheus(question, prometheus, None if cluster is None else _named(cluster), timeout)
+    elif cluster is not None:
+        raise click.UsageError("--cluster goes with --prometheus: a ledger is one node's")
+    else:
+        answer = _ask_ledger(question, (state_dir or installed_settings().state_dir) / schema.FILE)
     if as_json:
         print_json(_as_json(answer, top))
     elif as_csv:
@@ -184,6 +182,8 @@ def _ask_ledger(question: Question, path: Path) -> Report:
 def _ask_prometheus(question: Question, url: str, cluster: str | None, timeout_s: float) -> Report:
     from wattkeeper.cli.prom import Prometheus, is_address, read_cluster  # HTTP and TLS are slow to import
 
+    if "user" in question.fields:
+        raise click.UsageError("Prometheus knows no users: --by may be account, partition and day")
     if not is_address(url):
         raise click.UsageError(f"'{printable(url)}' is no address, such as http://prometheus:9090")
     with _progress() as progress:
