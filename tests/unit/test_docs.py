@@ -98,8 +98,9 @@ wattkeeper_policy_last_reload_successful == 0
 # The 99th percentile of the time from a Prolog to limits that read back
 histogram_quantile(0.99, rate(wattkeeper_cap_apply_seconds_bucket{event="prolog"}[1h]))
 
-# Energy of each account in the last day, in kWh, on this node's GPUs
-sum by (account) (increase(wattkeeper_account_energy_joules_total{domain="gpu"}[1d])) / 3.6e6
+# Energy of each account in the last 24 whole hours, in kWh, on the GPUs of all nodes of a cluster: a recorded rule, as
+# increase() is several percent off for short jobs (deploy/prometheus/rules.yml)
+sum by (cluster, account) (wattkeeper:account_energy_joules:increase1d{domain="gpu"}) / 3.6e6
 
 # Energy that nobody can be billed for
 increase(wattkeeper_energy_gaps_total[1h]) > 0

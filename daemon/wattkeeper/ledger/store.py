@@ -193,11 +193,11 @@ class SqliteStore:
     def _begin_afresh(self, damage: _DamagedError) -> sqlite3.Connection:
         """Move the damaged file out of the way and open a new one. Raises StoreError where that fails too."""
         stamp = datetime.fromtimestamp(self._wall(), UTC).strftime("%Y%m%dT%H%M%SZ")
-        aside = self._path.with_name(f"{self._path.name}.corrupt-{stamp}")
+        aside = self._path.with_name(f"{self._path.name}{schema.ASIDE}{stamp}")
         count = 1
         while aside.exists():
             count += 1
-            aside = self._path.with_name(f"{self._path.name}.corrupt-{stamp}-{count}")
+            aside = self._path.with_name(f"{self._path.name}{schema.ASIDE}{stamp}-{count}")
         try:
             for suffix in ("-wal", "-shm", ""):  # the log first: it must never be played into the fresh file
                 part = Path(f"{self._path}{suffix}")
