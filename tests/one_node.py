@@ -10,7 +10,7 @@ from tests.fakes import FakeGpus
 from wattkeeper.agent import recover
 from wattkeeper.agent.events import Answer, EventHandler
 from wattkeeper.agent.inquire import Inquirer
-from wattkeeper.agent.ledger import LedgerWriter
+from wattkeeper.agent.ledger import LedgerWriter, open_ledger
 from wattkeeper.agent.lookup import Lookups
 from wattkeeper.agent.observe import Observer
 from wattkeeper.agent.parts import Parts
@@ -70,9 +70,11 @@ class AtOnce:
     def __init__(self, store: Store, changes: list[Change]) -> None:
         self._store = store
         self._changes = changes
+        self.kept = store.load()
 
-    async def charge(self, change: Change) -> None:
+    async def charge(self, change: Change) -> bool:
         await self.commit(change)
+        return False
 
     async def commit(self, change: Change) -> bool:
         self._store.commit(change)
@@ -87,8 +89,9 @@ class AtLast(AtOnce):
         super().__init__(store, changes)
         self._waiting: list[Change] = []
 
-    async def charge(self, change: Change) -> None:
+    async def charge(self, change: Change) -> bool:
         self._waiting.append(change)
+        return True
 
     async def commit(self, change: Change) -> bool:
         waited, self._waiting = self._waiting, []
@@ -117,8 +120,12 @@ class OneNode:
         gpus: FakeGpus | None = None,
         writer: type[AtOnce] = AtOnce,
         clock: HandClock | None = None,
+        folder: Path | None = None,
     ) -> None:
-        """``gpus``: those of ``infos``, where they are to behave otherwise than fakes do. ``clock`` likewise."""
+        """``gpus``: those of ``infos``, where they are to behave otherwise than fakes do. ``clock`` likewise.
+
+        ``folder``: for a ledger on the disk, in the place of ``store``, ``changes`` and ``writer``.
+        """
         self.clock = clock or HandClock()
         self.gpus = gpus or FakeGpus(*infos)
         self._policy = policy or Policy()
@@ -127,6 +134,7 @@ class OneNode:
         self._processes = processes
         self._gres = gres
         self._writer = writer
+        self._folder = folder
         for gpu in self.gpus.gpus.values():
             gpu.reading = replace(gpu.reading, energy_mj=Millijoules(1_000_000), power_mw=Milliwatts(100_000))
         self.start()
@@ -135,7 +143,8 @@ class OneNode:
         """An agent that knows what the store kept; what another knew is gone."""
         self.tally = Tally()
         self.state = State(Settings(), self._policy, "node1", boot_id=self.clock.boot_id())
-        ledger = cast(LedgerWriter, self._writer(self.store, self.changes))
+        ledger = self._open_ledger()
+        self.ledger = ledger
         observer = Observer(self.state, self.gpus, self.clock, self._processes or Processes(evidence_of))
         steersman = Steersman(self.state, self.gpus, self.clock, self.tally)
         parts = Parts(
@@ -146,7 +155,7 @@ class OneNode:
             EventHandler(parts, Inquirer(parts, self._nobody_to_ask, lambda: None)),
             Ticker(parts),
         )
-        kept = self.store.load()
+        kept = ledger.kept
 
         async def come_back() -> None:
             await recover.bind(self.state, self.gpus, self.gpus, self._gres, kept)
@@ -156,6 +165,11 @@ class OneNode:
                 self.tally.expect(gpu.info.minor)
 
         asyncio.run(come_back())
+
+    def _open_ledger(self) -> LedgerWriter:
+        if self._folder is None:
+            return cast(LedgerWriter, self._writer(self.store, self.changes))
+        return open_ledger(self._folder, self.clock, lambda: 1e9, lambda _: None)
 
     async def _nobody_to_ask(self, _: Callable[[JobFacts], None]) -> Lookups:
         return Lookups([], Groups(self.clock, lambda _: frozenset()), self.clock, self.tally, lambda _: None, 1.0)

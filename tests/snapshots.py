@@ -1,5 +1,6 @@
 """A snapshot made by hand, for the tests of its views: every kind of thing there is to show, once at least."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 from wattkeeper.model import (
@@ -82,16 +83,23 @@ def used(energy_mj: int) -> Usage:
 def job(job_id: int, *minors: int, run: str = "r0", ended_at: float | None = None, **more: object) -> JobView:
     named = {"user": "alice", "account": "ml-vision", "partition": "gpu", "qos": "normal"} | more
     facts = JobFacts(JobKey("c1", job_id, run), 1000, **named)  # type: ignore[arg-type]
-    return JobView(
+    view = JobView(
         facts=facts,
         gpus=tuple(uuid(minor) for minor in minors),
         decisions={uuid(minor): decision(minor, facts, 250_000) for minor in minors},
         caps_mw={uuid(minor): Milliwatts(250_000) for minor in minors},
-        usage={uuid(minor): used(1_000_500 + minor) for minor in minors},
+        usage={},
         started_at=NOW - 100,
         ended_at=ended_at,
         message="",
     )
+    return charged(view, {minor: 1_000_500 + minor for minor in minors})
+
+
+def charged(view: JobView, energy_mj: Mapping[int, int]) -> JobView:
+    """The job, having used so much of each GPU, all of which the ledger has."""
+    usage = {uuid(minor): used(energy) for minor, energy in energy_mj.items()}
+    return replace(view, usage=usage, counted_mj={gpu: one.energy_mj for gpu, one in usage.items()})
 
 
 def snapshot() -> Snapshot:

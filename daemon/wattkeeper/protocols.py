@@ -165,7 +165,10 @@ class JobRecord:
 
 @dataclass(frozen=True, slots=True)
 class Kept:
-    """What the ledger kept from before: of this boot, or of an earlier one whose holdings mean nothing any more."""
+    """What the ledger kept from before: of this boot, or of an earlier one whose holdings mean nothing any more.
+
+    ``known`` False: it could not be read, and nobody knows what it kept.
+    """
 
     boot_id: str | None = None
     holdings: tuple[Holding, ...] = ()
@@ -178,6 +181,7 @@ class Kept:
     idle_mj: Mapping[GpuUuid, Millijoules] = field(default_factory=dict)
     unattributed_mj: Mapping[GpuUuid, Millijoules] = field(default_factory=dict)
     holds: Mapping[GpuUuid, AdminHold] = field(default_factory=dict)
+    known: bool = True
 
 
 @dataclass(frozen=True, slots=True)

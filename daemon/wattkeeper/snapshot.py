@@ -31,6 +31,7 @@ class GpuView:
     """One GPU. ``reading`` is None where it has not answered lately; ``error`` says why not, or why no write.
 
     ``ours``: we have written its limit since boot and not given it back. ``yielded``: left to another writer.
+    ``idle_mj`` and ``unattributed_mj`` are None as long as the ledger could not be read.
     """
 
     info: GpuInfo
@@ -42,16 +43,17 @@ class GpuView:
     hold: AdminHold | None = None
     yielded: bool = False
     error: str | None = None
-    idle_mj: Millijoules = Millijoules(0)
-    unattributed_mj: Millijoules = Millijoules(0)
+    idle_mj: Millijoules | None = Millijoules(0)
+    unattributed_mj: Millijoules | None = Millijoules(0)
 
 
 @dataclass(frozen=True, slots=True)
 class JobView:
     """One run of a job on this node, still here or finished within ``metrics.grace``.
 
-    ``decisions`` by GPU are the present ones, or the last. ``usage``: of each GPU that it was charged for. ``message``
-    is the line for the user. ``born_mono``: since when this agent knows it, None where an agent before this one did.
+    ``decisions`` by GPU are the present ones, or the last. ``usage``: of each GPU that it was charged for, by now;
+    ``counted_mj``: its energy as a counter may show it, because no restart takes it back. ``message`` is the line for
+    the user. ``born_mono``: since when this agent knows it, None where an agent before this one did.
     """
 
     facts: JobFacts
@@ -62,6 +64,7 @@ class JobView:
     started_at: float
     ended_at: float | None
     message: str
+    counted_mj: Mapping[GpuUuid, Millijoules] = field(default_factory=dict)
     born_mono: float | None = None
 
     @property

@@ -24,6 +24,7 @@ class Story:
 
     def __init__(self, writer: type[AtOnce] = AtOnce) -> None:
         self.node = OneNode(gpu(0), gpu(1), gres=GRES, writer=writer)
+        self.totals: dict[object, int] = {}
         self.node.tick()
 
     def shown_mj(self, uuid: GpuUuid) -> int:
@@ -38,6 +39,16 @@ class Story:
         for uuid in (A, B):
             jobs = sum(usage.energy_mj for (_, gpu_of), usage in kept.usage.items() if gpu_of == uuid)
             assert jobs + kept.idle_mj.get(uuid, 0) + kept.unattributed_mj.get(uuid, 0) == self.shown_mj(uuid)
+
+    def check_totals(self) -> None:
+        """What counters show never goes back, or whoever scrapes them would count all of it once more."""
+        seen = self.node.snapshot()
+        totals: dict[object, int] = {account: view.energy_mj for account, view in seen.accounts.items()}
+        totals |= {(gpu.info.uuid, "idle"): gpu.idle_mj or 0 for gpu in seen.gpus}
+        totals |= {(gpu.info.uuid, "unattributed"): gpu.unattributed_mj or 0 for gpu in seen.gpus}
+        totals |= {(job.key, uuid): energy for job in seen.jobs for uuid, energy in job.counted_mj.items()}
+        assert {name: total for name, total in totals.items() if total < self.totals.get(name, 0)} == {}
+        self.totals |= totals
 
     def mend(self) -> None:
         """Every card answers again, and an agent that started without one is restarted."""
@@ -60,6 +71,7 @@ class Story:
         for key, job in self.node.state.jobs.items():
             if job.ended_at is None:
                 assert job.usage == {uuid: usage for (run, uuid), usage in kept.usage.items() if run == key}
+                assert job.counted_mj == {uuid: usage.energy_mj for uuid, usage in job.usage.items()}
         charged = sum(usage.energy_mj for usage in kept.usage.values())
         shown = self.node.snapshot().accounts
         assert sum(kept.accounts_mj.values()) == sum(view.energy_mj for view in shown.values()) == charged
@@ -160,6 +172,7 @@ def test_what_waited_for_the_ledger_when_the_agent_was_killed_is_read_from_the_c
     for deed in deeds:
         deed(story)
         story.check_sums()
+        story.check_totals()
     story.mend()
     story.node.tick()
     story.node.prolog(9, "0,1")

@@ -124,8 +124,8 @@ class Node:
         self.told: list[str] = []
 
     def begin(self, counter_mj: int = 0) -> tuple[Meter, Kept]:
-        writer, kept = open_ledger(self.folder, self.clock, lambda: KEEP_S, self.told.append)
-        return Meter(writer, self.clock, counter_mj), kept
+        writer = open_ledger(self.folder, self.clock, lambda: KEEP_S, self.told.append)
+        return Meter(writer, self.clock, counter_mj), writer.kept
 
     def load(self) -> Kept:
         with closing(SqliteStore(self.folder / "state.db")) as store:

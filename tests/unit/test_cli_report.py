@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import os
+import re
 import time
 from collections.abc import Iterator
 from contextlib import closing
@@ -19,6 +20,7 @@ from tests.unit.test_report import HOUR_NS, A, B, charge, key, note
 from wattkeeper.cli import period, report
 from wattkeeper.cli.main import cli
 from wattkeeper.errors import StoreError
+from wattkeeper.ledger.report import FIELDS
 from wattkeeper.ledger.store import SqliteStore
 from wattkeeper.model import Charges
 from wattkeeper.units import Millijoules
@@ -89,6 +91,51 @@ def test_json_says_null_where_nothing_is_known(folder: Path) -> None:
     assert "others" not in answer
 
 
+def test_the_keys_of_json_are_those_that_are_documented(folder: Path) -> None:
+    page = (GOLDEN.parents[2] / "docs" / "operations.md").read_text()
+    table, _, behind = page[page.index("| in `report --json` |") :].partition("\n\n")
+    told: list[str] = []
+    for line in table.splitlines()[2:]:
+        of_rows = line.partition("| a list of amounts,")[2].partition(", null")[0]
+        told += re.findall(r"`(\w+)`", line.split("|")[1]) + re.findall(r"`(\w+)`", of_rows.partition(":")[2])
+    words = ("--by", ",".join(FIELDS), "--top", "1", "--account", "m*")
+    answer = json.loads(printed(folder, "--json", *words))
+    assert sorted(told) == sorted({*answer, *answer["rows"][0], *answer["total"]})
+    kinds = re.findall(r"`(\w+)`", behind[behind.index("`kind` (") :].partition(")")[0])[1:]
+    lines = list(csv.DictReader(io.StringIO(printed(folder, "--csv", *words))))
+    assert list(lines[0]) == ["kind", *FIELDS, *answer["total"]]
+    assert [line["kind"] for line in lines] == kinds
+
+
+def test_what_has_no_name_is_selected_as_it_is_printed(folder: Path) -> None:
+    assert printed(folder, "--account", "(none)") == printed(folder, "--account", "")
+    rows = json.loads(printed(folder, "--json", "--account", "(none)", "--account", "bio*"))["rows"]
+    assert [(row["account"], row["energy_mj"]) for row in rows] == [(None, 2 * KWH)]
+
+
+@pytest.mark.parametrize(
+    ("small_mj", "small_s", "cells"),
+    [
+        (KWH, 3600, ["1.000", "1.00"]),
+        (KWH // 1000, 360, ["0.0010", "0.10"]),
+        (3_470_000, 10, ["0.00096", "0.0028"]),
+        (347_000, 1, ["0.000096", "0.00028"]),
+        (1, 0.001, ["<0.000001", "<0.000001"]),
+    ],
+)
+def test_small_figures_beside_big_ones_are_not_shown_as_nothing(
+    folder: Path, small_mj: int, small_s: float, cells: list[str]
+) -> None:
+    with closing(SqliteStore(folder / "state.db")) as store:
+        small = Charges(B, {key(4): Millijoules(small_mj)}, held_ns=round(small_s * 1e9))
+        charge(store, "2026-11-22", small, notes=(note(4, account="small", partition="gpu", user="sam"),))
+    lines = [line.split() for line in printed(folder).splitlines()]
+    (small_row,) = (line for line in lines if line[:1] == ["small"])
+    assert small_row[1:3] == cells
+    assert small_row[-1] == ("2.0%" if small_mj == KWH else "<0.1%")
+    assert {"37", "60"} == {line[at].partition(".")[0] for line in lines if line[:1] == ["ml"] for at in (1, 2)}
+
+
 @pytest.mark.parametrize(
     "arguments",
     [
@@ -103,6 +150,7 @@ def test_json_says_null_where_nothing_is_known(folder: Path) -> None:
         ["--top", "0"],
         ["--csv", "--json"],
         ["--prometheus", "http://localhost:9090"],
+        ["--cluster", "alpha"],
     ],
 )
 def test_wrong_use_is_exit_status_2(folder: Path, arguments: list[str]) -> None:
@@ -117,6 +165,29 @@ def test_days_of_which_nothing_is_known(folder: Path) -> None:
     assert str(result.exception).endswith(
         "nothing was metered from 2026-11-23 to 2026-11-23; this ledger knows 2026-11-20 to 2026-11-21"
     )
+
+
+def test_days_that_were_never_metered_are_not_claimed(folder: Path) -> None:
+    heading = printed(folder, "--since", "2024-01").splitlines()[0]
+    assert heading.startswith("GPU energy of 2024-01-01 to 2026-11-23 (metered since 2026-11-20), by account")
+    assert "metered" not in printed(folder, "--since", "2026-11-20")
+    told = [json.loads(printed(folder, "--json", "--since", day))["metered_since"] for day in ("2024-01", "2026-11-21")]
+    assert told == ["2026-11-20", "2026-11-21"]
+    assert "metered" not in printed(folder, "--csv", "--since", "2024-01")
+
+
+def test_a_ledger_that_was_set_aside_is_spoken_of(tmp_path: Path) -> None:
+    path = tmp_path / "state.db"
+    path.write_bytes(b"damaged" * 1000)
+    Path(f"{path}-wal").write_bytes(b"damaged")
+    with closing(SqliteStore(path, lambda: 1e9)) as store:
+        charge(store, "2026-11-20", Charges(A, idle_mj=Millijoules(KWH)))
+    result = CliRunner().invoke(
+        cli, ["report", "--state-dir", str(tmp_path), "--csv", "--since", "2026-11-20", "--until", "2026-11-20"]
+    )
+    aside = "damaged, and set aside by the agent: what it had metered until then is not in this report"
+    assert result.stderr == f"wattkeeper: {path}.corrupt-20010909T014640Z: {aside}\n"
+    assert result.stdout.startswith("kind,account,")
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 import os
 import shutil
 import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import closing
@@ -49,6 +50,21 @@ def test_root_reads_a_ledger_whoever_wrote_it(place: Path, uid: int) -> None:
     ledger(place / "state", uid)
     done = report(place / "state")
     assert "jobs,secret," in done.stdout, done.stderr
+
+
+def test_who_may_not_enter_the_folder_is_told_what_to_do(place: Path) -> None:
+    ledger(place / "state", 0)
+    words = ["report", "--state-dir", str(place / "state")]
+    code = (
+        "import os, sys; from wattkeeper.cli import main, report\n"
+        f"os.setgroups([]); os.setgid({AGENT_UID}); os.setuid({AGENT_UID})\n"
+        f"sys.argv = ['wattkeeper', *{words}]; main.main()"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1, done.stderr
+    mend = "read it as root (sudo), or ask the cluster's Prometheus (--prometheus URL)"
+    told = f"wattkeeper: {place}/state/state.db: permission denied; it has every user's jobs: {mend}\n"
+    assert done.stderr == told
 
 
 def test_a_link_of_its_writers_leads_to_nothing_that_is_roots(place: Path) -> None:

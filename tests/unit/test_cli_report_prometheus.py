@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from datetime import date, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from itertools import pairwise
 from pathlib import Path
@@ -32,7 +33,8 @@ def vector(*series: tuple[dict[str, str], float]) -> dict[str, Any]:
 
 @dataclass
 class Stub:
-    """Answers by the metric that is asked for; ``most_s``: what a question may span before it is too much."""
+    """Answers by the metric that is asked for; ``most_s``: what a question may span before it is too much;
+    ``since_at``: what ended before is not known."""
 
     url: str = ""
     status: int = 200
@@ -40,6 +42,7 @@ class Stub:
     delay_s: float = 0.0
     drip: bool = False
     most_s: int = 10**9
+    since_at: float = 0.0
     answers: dict[str, Any] = field(default_factory=dict)
     asked: list[tuple[str, float]] = field(default_factory=list)
     headers: list[str | None] = field(default_factory=list)
@@ -52,7 +55,8 @@ class Stub:
         if max(map(int, re.findall(r"\[(\d+)s\]", text))) > self.most_s:
             error = "query processing would load too many samples into memory in query execution"
             return 422, json.dumps({"status": "error", "errorType": "execution", "error": error}).encode()
-        found = next((answer for metric, answer in self.answers.items() if metric in text), vector())
+        known = self.answers.items() if at > self.since_at else ()
+        found = next((answer for metric, answer in known if metric in text), vector())
         return self.status, json.dumps(found).encode()
 
 
@@ -153,6 +157,54 @@ def test_the_table_says_nothing_of_what_prometheus_does_not_know(prometheus: Stu
     ]
 
 
+def several(stub: Stub) -> None:
+    """Two clusters, and a target without the label."""
+    names: tuple[dict[str, str], ...] = ({"cluster": "alpha"}, {"cluster": "beta"}, {})
+    accounts = [({"account": "ml", "partition": "gpu", **name}, 3.6e6 * (at + 1)) for at, name in enumerate(names)]
+    stub.answers = {
+        ACCOUNT_METRIC: vector(*accounts),
+        IDLE_METRIC: vector(*((name, 1.8e6) for name in names)),
+        UNATTRIBUTED_METRIC: vector(*((name, 0.0) for name in names)),
+    }
+
+
+def test_clusters_are_never_summed(prometheus: Stub) -> None:
+    several(prometheus)
+    said = trouble(prometheus)
+    assert said == "it has several clusters: (none), alpha, beta: choose one with --cluster"
+    assert len(prometheus.asked) == 3, "it is said after the first day"
+    assert trouble(prometheus, "--cluster", "gamma").startswith("it has no cluster 'gamma' from ")
+    assert trouble(prometheus, "--cluster", "gamma").endswith(", but (none), alpha, beta")
+
+
+@pytest.mark.parametrize(("name", "shown", "energy_j"), [("beta", "beta", 7.2e6), ("(none)", None, 10.8e6)])
+def test_one_cluster_is_chosen(prometheus: Stub, name: str, shown: str | None, energy_j: float) -> None:
+    several(prometheus)
+    words = ("--since", "yesterday", "--until", "yesterday", "--cluster", name)
+    answer = json.loads(run(prometheus, *words, "--json").output)
+    assert (answer["cluster"], [row["energy_j"] for row in answer["rows"]]) == (shown, [energy_j])
+    assert answer["total"]["energy_j"] == energy_j + 1.8e6
+    heading = run(prometheus, *words).output.splitlines()[0]
+    assert heading.startswith(f"GPU energy of cluster {shown} of " if shown else "GPU energy of 2")
+
+
+def test_the_only_cluster_needs_no_choice(prometheus: Stub) -> None:
+    name = {"cluster": "alpha"}
+    prometheus.answers = {ACCOUNT_METRIC: vector(({"account": "ml", "partition": "gpu", **name}, 3.6e6))}
+    result = run(prometheus, "--since", "yesterday", "--until", "yesterday")
+    assert result.output.startswith("GPU energy of cluster alpha of "), result.exception
+
+
+def test_days_before_the_first_scrape_are_not_claimed(prometheus: Stub) -> None:
+    fill(prometheus)
+    day = date.today() - timedelta(days=1)  # noqa: DTZ011 - the days are local
+    prometheus.since_at = datetime(day.year, day.month, day.day).astimezone().timestamp()
+    words = ("--since", "5d", "--until", "yesterday")
+    assert f" to {day} (metered since {day}), by account" in run(prometheus, *words).output
+    assert json.loads(run(prometheus, *words, "--json").output)["metered_since"] == str(day)
+    assert "metered since" not in run(prometheus, "--since", "yesterday").output
+
+
 def test_nothing_is_asked_of_the_future(prometheus: Stub) -> None:
     fill(prometheus)
     before = time.time()
@@ -186,7 +238,7 @@ def test_user_and_password_reach_prometheus_and_nobody_else(prometheus: Stub) ->
         (200, b"<html>", "the answer is not Prometheus': is this its address?"),
         (200, {"status": "success", "data": {"resultType": "matrix", "result": []}}, "the answer is not Prometheus'"),
         (200, {"status": "success", "data": {"resultType": "vector", "result": [{}]}}, "the answer is not Prometheus'"),
-        (404, b"<html>", "HTTP status 404"),
+        (404, b"<html>", "HTTP status 404: is this Prometheus' address?"),
         (400, {"status": "error", "error": "parse\nerror"}, "HTTP status 400: parse\\x0aerror"),
         (401, b"", "HTTP status 401: give user and password: http://user:password@…"),
         (503, {"status": "error", "error": "starting"}, "HTTP status 503: starting"),
@@ -224,7 +276,7 @@ def test_nobody_listens() -> None:
 def test_users_are_not_in_prometheus(prometheus: Stub, arguments: list[str]) -> None:
     result = run(prometheus, *arguments)
     assert result.exit_code == 2
-    assert "Prometheus knows no users" in result.output
+    assert "Prometheus knows no users: --by may be account, partition and day" in result.output
 
 
 ENGINE = [
@@ -245,13 +297,17 @@ def test_prometheus_engine_counts_to_the_joule(tmp_path: Path) -> None:
         {
             "interval": "1m",
             "input_series": [
-                {"series": f'{ACCOUNT_METRIC}{{account="ml",partition="gpu",domain="gpu",node="n1"}}', "values": values}
+                {"series": f"{ACCOUNT_METRIC}{{{labels}}}", "values": values}
+                for labels in (f'account="ml",partition="gpu",domain="gpu",node="n1",cluster="{name}"' for name in "ab")
             ],
             "promql_expr_test": [
                 {
-                    "expr": increase_of(ACCOUNT_METRIC, ("account", "partition"), 300),
+                    "expr": increase_of(ACCOUNT_METRIC, ("cluster", "account", "partition"), 300),
                     "eval_time": "20m",
-                    "exp_samples": [{"labels": '{account="ml", partition="gpu"}', "value": gained}],
+                    "exp_samples": [
+                        {"labels": f'{{cluster="{name}", account="ml", partition="gpu"}}', "value": gained}
+                        for name in "ab"
+                    ],
                 }
             ],
         }

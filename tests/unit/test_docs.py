@@ -39,7 +39,9 @@ is on the unix socket `/run/wattkeeper/read.sock`. A scrape reads no device: it 
 - `metrics.job_labels`: `id` leaves `user` and `account` of `job_info` empty, `full` fills them in, `none` leaves the
   series of jobs out. Without the setting it is `full` on a port that lets in only who shows a password or a client
   certificate, and `id` everywhere else.
-- For each GPU: energy of jobs + idle + unattributed = what its counter gained since the agent first read it.
+- For each GPU: energy of jobs + idle + unattributed = what its counter gained since the agent first read it. These
+  show what the ledger has on the disk, which is at most 10 s behind: so none of them goes back when an agent is killed.
+  As long as the ledger cannot be read, after a start, totals over restarts (accounts, idle, unattributed) are absent.
 - The energy of an account is there, and carries its name, whatever `job_labels` says. It goes on over restarts.
 - The energy of a job or an account is shown to each client at its beginning first, so that `increase()` misses nothing
   of a job that is shorter than a scrape: [zero-first](decisions/zero-first.md).
@@ -96,8 +98,9 @@ wattkeeper_policy_last_reload_successful == 0
 # The 99th percentile of the time from a Prolog to limits that read back
 histogram_quantile(0.99, rate(wattkeeper_cap_apply_seconds_bucket{event="prolog"}[1h]))
 
-# Energy of each account in the last day, in kWh, on this node's GPUs
-sum by (account) (increase(wattkeeper_account_energy_joules_total{domain="gpu"}[1d])) / 3.6e6
+# Energy of each account in the last 24 whole hours, in kWh, on the GPUs of all nodes of a cluster: a recorded rule, as
+# increase() is several percent off for short jobs (deploy/prometheus/rules.yml)
+sum by (cluster, account) (wattkeeper:account_energy_joules:increase1d{domain="gpu"}) / 3.6e6
 
 # Energy that nobody can be billed for
 increase(wattkeeper_energy_gaps_total[1h]) > 0

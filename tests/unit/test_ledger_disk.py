@@ -9,6 +9,7 @@ import subprocess
 import tempfile
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -151,7 +152,7 @@ def test_a_ledger_that_cannot_be_opened_is_taken_up_when_it_can(node: Node, capl
 
     async def scene() -> None:
         meter, kept = node.begin()
-        assert kept == Kept()
+        assert kept == Kept(known=False)
         assert "cannot open the ledger" in str(meter.writer.alarm)
         await meter.start()
         assert [await meter.tick() for _ in range(3)] == [False] * 3
@@ -166,6 +167,31 @@ def test_a_ledger_that_cannot_be_opened_is_taken_up_when_it_can(node: Node, capl
     assert node.load().accounts_mj == {("physics", ""): 600}
     assert node.records() == [(1, 600)]
     assert len([text for text in troubles(caplog) if "going on in memory" in text]) == 1
+
+
+@pytest.mark.parametrize("field", ["jobs_mj", "capped_ns"])
+def test_what_no_ledger_can_hold_costs_that_one_interval(
+    node: Node, field: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is told, and never tried again: what comes after it, and the job's record, are written."""
+    absurd = {"jobs_mj": {key(1): Millijoules(2**63)}, "capped_ns": 2**63}[field]
+
+    async def scene() -> None:
+        meter, _ = node.begin()
+        await meter.start()
+        bad = meter._gain(1, 1.0)
+        charge = replace(bad.charges[0], **{field: absurd})  # type: ignore[arg-type]
+        assert await meter.writer.commit(replace(bad, charges=(charge,)))
+        assert meter.writer.alarm is None
+        await meter.tick()
+        await meter.end()
+        meter.writer.close()
+
+    asyncio.run(scene())
+    assert node.load().accounts_mj == {("physics", ""): 200}
+    assert node.records() == [(1, 200)]
+    (told,) = troubles(caplog)
+    assert "of 1 jobs: " in told and "state.db" in told
 
 
 NOBODY = 65534

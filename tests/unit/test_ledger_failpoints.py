@@ -28,8 +28,8 @@ NOW, GPU, JOBS = 1_800_000_000.0, GpuUuid("GPU-a"), int(sys.argv[2])
 
 async def main():
     \"\"\"Job n runs from counter 200 (n - 1) to 200 n; each has two intervals. Goes on where the ledger says.\"\"\"
-    writer, kept = open_ledger(Path(sys.argv[1]), SystemClock(), lambda: 1e9, print)
-    mark = kept.watermarks.get(GPU)
+    writer = open_ledger(Path(sys.argv[1]), SystemClock(), lambda: 1e9, print)
+    mark = writer.kept.watermarks.get(GPU)
     for step in range(1 if mark is None else round(mark.sample.at_mono) + 1, 2 * JOBS + 1):
         key = JobKey("lab", (step + 1) // 2, "r0")
         sample = EnergySample(GPU, Millijoules(100 * step), NOW + step, float(step), "boot")

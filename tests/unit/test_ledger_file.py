@@ -54,7 +54,7 @@ def test_a_change_that_cannot_be_written_whole_is_not_written_at_all(path: Path)
         too_much = change(
             NOW + 1, "boot-2", removed=(holding(1),), charges=(charges(A, idle=2), charges(A, idle=2**70))
         )
-        with pytest.raises(StoreError, match=r"state\.db: cannot use the ledger"):
+        with pytest.raises(StoreError, match=r"state\.db: this cannot be written"):
             store.commit(too_much)
         assert store.load() == before
         store.commit(change(removed=(holding(1),)))  # and it goes on

@@ -134,8 +134,8 @@ def test_a_finished_job_keeps_its_energy_and_loses_its_cap() -> None:
 @pytest.mark.parametrize("order", [1, -1])
 def test_of_a_requeued_job_the_latest_run_is_shown(order: int) -> None:
     first = replace(snapshots.job(7, 0, ended_at=snapshots.NOW - 50), started_at=snapshots.NOW - 100)
-    usage = {snapshots.uuid(0): snapshots.used(42_000)}
-    second = replace(snapshots.job(7, 0, run="r1"), started_at=snapshots.NOW - 40, usage=usage)
+    second = snapshots.charged(snapshots.job(7, 0, run="r1"), {0: 42_000})
+    second = replace(second, started_at=snapshots.NOW - 40)
     samples = read(render(replace(snapshots.snapshot(), jobs=(first, second)[::order])))
     assert one(samples, "job_gpu_energy_joules_total", slurm_job_id="7", gpu="0") == 42
 
@@ -195,7 +195,7 @@ class Shown:
         """So long after ``BORN``; with a job that has used so much, or none."""
         self.snapshot = replace(self.snapshot, at_mono=self.BORN + after_s)
         if energy_mj is not None:
-            job = replace(snapshots.job(7, 0), usage={snapshots.uuid(0): snapshots.used(energy_mj)})
+            job = snapshots.charged(snapshots.job(7, 0), {0: energy_mj})
             view = AccountView(Millijoules(self.base_mj + energy_mj), Millijoules(self.base_mj), self.born_mono)
             jobs = (replace(job, born_mono=self.born_mono),)
             self.snapshot = replace(self.snapshot, jobs=jobs, accounts={("ml", "gpu"): view})

@@ -35,15 +35,18 @@ class Accounts:
         resting_mj: Mapping[Account, Millijoules],
         now_mono: float,
     ) -> None:
-        """The ledger's totals of before; ``idle_s``: how long ago each was last charged.
+        """Add the ledger's totals of before; ``idle_s``: how long ago each was last charged.
 
         ``resting``: those that are shown no more. They go on from where they were once they come back, as in the
         ledger: what is shown after the next restart is no more than what was shown before it.
         """
+        since, self._totals = self._totals, {}
         for account, energy in resting_mj.items():
             self._totals[account] = _Total(energy, energy, now_mono, None, shown=False)
         for account, energy in kept_mj.items():
             self._totals[account] = _Total(energy, energy, now_mono - idle_s.get(account, 0.0), None)
+        for account, total in since.items():
+            self.charge(account, total.energy_mj, now_mono)
 
     def expect(self, account: Account, now_mono: float) -> None:
         """A job of this account begins: from now on there is a total to show, though it be 0."""

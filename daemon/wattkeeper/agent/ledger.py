@@ -5,17 +5,18 @@ import threading
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
+from dataclasses import replace
 from pathlib import Path
 
 from wattkeeper.agent.records import RecordKeeper
-from wattkeeper.agent.takeup import Known
+from wattkeeper.agent.takeup import Known, with_gaps
 from wattkeeper.errors import StoreError
 from wattkeeper.gpus.worker import DeviceThread
 from wattkeeper.ledger import schema
 from wattkeeper.ledger.aside import SetAside, last_of
 from wattkeeper.ledger.merge import merged
 from wattkeeper.ledger.records import Records
-from wattkeeper.ledger.store import SpentStoreError, SqliteStore
+from wattkeeper.ledger.store import SpentStoreError, SqliteStore, UnwritableError
 from wattkeeper.privileged.errors import DeviceError
 from wattkeeper.protocols import Change, Clock, Kept, Store
 from wattkeeper.system.clock import SystemClock
@@ -47,8 +48,8 @@ RECORDS = "records"
 
 def open_ledger(
     folder: Path, clock: Clock, keep_s: Callable[[], float], tell: Callable[[str], object]
-) -> tuple["LedgerWriter", Kept]:
-    """The ledger in a folder, and what it kept. Where the disk will not have it, it is tried again later.
+) -> "LedgerWriter":
+    """The ledger in a folder. Where the disk will not have it, it is tried again later.
 
     ``keep_s``: for how many seconds jobs, days and records are kept. ``tell`` is given each end-of-job record.
     """
@@ -60,17 +61,16 @@ def open_ledger(
         return last_of(folder / schema.FILE)
 
     keeper = RecordKeeper(Records(folder / RECORDS, tell), clock, keep_s)
-    store, kept, trouble = None, Kept(), None
+    store, kept, trouble = None, Kept(known=False), None
     try:
         store = SqliteStore(folder / schema.FILE, clock.wall)
         kept = store.load()
     except StoreError as error:
         log.error("no ledger on disk, going on in memory: %s", error)
         store, trouble = None, str(error)
-    writer = LedgerWriter(
+    return LedgerWriter(
         store, kept, clock=clock, reopen=opened_anew, keeper=keeper, set_aside=set_aside, trouble=trouble
     )
-    return writer, kept
 
 
 class LedgerWriter:
@@ -111,6 +111,11 @@ class LedgerWriter:
         self._next_open_mono = self._clock.mono() + REOPEN_S
         self._next_quiet_mono = self._clock.mono()
         self._spent = False
+        self._late: Kept | None = None
+        self.kept = kept or Kept()
+        """What the ledger kept from before this agent."""
+        self.on_late: Callable[[Kept], None] | None = None
+        """Called with that, from within a commit, where it could not be read at the start."""
         self._told = trouble is not None
         self._quiet_until_mono = self._clock.mono()
         self.trouble = trouble
@@ -134,15 +139,16 @@ class LedgerWriter:
             f"reports lack what it held, {RECORDS}/ beside it has the jobs that ended"
         )
 
-    async def charge(self, change: Change) -> None:
-        """As ``commit``, but the change may wait for the next one: for ``QUIET_WRITE_S`` seconds at most.
+    async def charge(self, change: Change) -> bool:
+        """As ``commit``, but the change may wait for the next one: for ``QUIET_WRITE_S`` seconds at most. True if so.
 
         For energy alone. An agent that is killed meanwhile reads it from the counter again, for the same owners.
         """
         if self._clock.mono() >= self._next_quiet_mono:
             await self.commit(change)
-        else:
-            self._wait(change)
+            return False
+        self._wait(change)
+        return True
 
     async def commit(self, change: Change) -> bool:
         """Write a change and all that waited before it; False where the disk failed and it now waits. Never raises."""
@@ -155,6 +161,7 @@ class LedgerWriter:
         except (StoreError, DeviceError) as error:
             self._failed(error)
             return False
+        self._tell_late()
         if self.trouble is not None:
             self._recovered()
         self._follow_up()
@@ -185,6 +192,13 @@ class LedgerWriter:
         if self._thread.stalled or (self._behind is not None and not self._behind.done()):
             return True
         return self._store is None and self._clock.mono() < self._next_open_mono
+
+    def _tell_late(self) -> None:
+        late, self._late = self._late, None
+        if late is not None:
+            self.kept = late
+            if self.on_late is not None:
+                self.on_late(late)
 
     def _recovered(self) -> None:
         if self._told:
@@ -226,8 +240,18 @@ class LedgerWriter:
         # only this thread takes changes out, and forgets them only when they are written
         self._open_anew()
         while self._store is not None and (change := self._next()) is not None:
-            self._store.commit(change)
+            self._put(self._store, change)
             self._written(change)
+
+    def _put(self, store: Store, change: Change) -> None:
+        """Write a change, without its charges or not at all where nothing else is of use. Raises StoreError."""
+        for less in (change, replace(change, charges=(), watermarks=())):
+            try:
+                store.commit(less)
+            except UnwritableError as error:
+                log.error("lost for the ledger, %s: %s", _what_is_in(less), error)
+            else:
+                return
 
     def _next(self) -> Change | None:
         with self._lock:
@@ -263,6 +287,8 @@ class LedgerWriter:
         self._aside = self._last_aside()
         with self._lock:
             self._before = self._known.reconcile(kept, self._later())
+            if not self.kept.known and self._late is None:
+                self._late = with_gaps(kept, self._before.charges if self._before else ())
         self._store = store
 
     def _later(self) -> tuple[Change, ...]:
@@ -287,7 +313,11 @@ class LedgerWriter:
         """What is lost if it is never written, in words."""
         with self._lock:
             changes = self._later()
-        energy = [energy for change in changes for c in change.charges for energy in c.jobs_mj.values()]
-        jobs = {key for change in changes for c in change.charges for key in c.jobs_mj}
-        lost = format_energy(Millijoules(sum(energy)))
-        return f"{len(changes)} changes with {lost} of {len(jobs)} jobs are lost with this process"
+        return f"{len(changes)} changes with {_what_is_in(*changes)} are lost with this process"
+
+
+def _what_is_in(*changes: Change) -> str:
+    """The energy of jobs, and of how many, in words."""
+    energy = [energy for change in changes for c in change.charges for energy in c.jobs_mj.values()]
+    jobs = {key for change in changes for c in change.charges for key in c.jobs_mj}
+    return f"{format_energy(Millijoules(sum(energy)))} of {len(jobs)} jobs"

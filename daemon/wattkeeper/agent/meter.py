@@ -111,16 +111,34 @@ def _weights(state: State, gpu: Gpu, sample: EnergySample) -> tuple[Mapping[JobK
 
 
 def settle(state: State, tally: Tally, charges: Iterable[Charges], watermarks: Iterable[Watermark]) -> None:
-    """Bring the state to what the transaction wrote."""
+    """Bring the state to what the transaction wrote, and what waited for it."""
+    take_in(state, tally, charges, watermarks)
+    count(state)
+
+
+def take_in(state: State, tally: Tally, charges: Iterable[Charges], watermarks: Iterable[Watermark]) -> None:
+    """Bring the state to what was charged, but for the totals, which have to wait for ``count``."""
     for charge, watermark in zip(charges, watermarks, strict=True):
         gpu = state.gpus[charge.gpu]
         gpu.watermark = watermark
-        gpu.idle_mj = Millijoules(gpu.idle_mj + charge.idle_mj)
-        gpu.unattributed_mj = Millijoules(gpu.unattributed_mj + charge.unattributed_mj)
         if charge.gap is not None:
             tally.energy_gaps[gpu.info.minor, charge.gap] += 1
         for key, energy in charge.jobs_mj.items():
             job = state.jobs.get(key)
             if job is not None:
                 job.usage[charge.gpu] = added(job.usage.get(charge.gpu), energy, charge)
-                state.accounts.charge(account_of(job.facts), energy, watermark.sample.at_mono)
+        state.uncounted.append((charge, watermark.sample.at_mono))
+
+
+def count(state: State) -> None:
+    """Add what was taken in to the totals that counters show. It is in the ledger, so no restart takes it back."""
+    for charge, at_mono in state.uncounted:
+        gpu = state.gpus[charge.gpu]
+        gpu.idle_mj = Millijoules(gpu.idle_mj + charge.idle_mj)
+        gpu.unattributed_mj = Millijoules(gpu.unattributed_mj + charge.unattributed_mj)
+        for key, energy in charge.jobs_mj.items():
+            job = state.jobs.get(key)
+            if job is not None:
+                job.counted_mj[charge.gpu] = Millijoules(job.counted_mj.get(charge.gpu, 0) + energy)
+                state.accounts.charge(account_of(job.facts), energy, at_mono)
+    state.uncounted.clear()

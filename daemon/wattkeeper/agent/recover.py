@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Mapping, Sequence
+from functools import partial
 
 from wattkeeper.agent.events import EventHandler, begin_on
 from wattkeeper.agent.ledger import LedgerWriter
@@ -69,9 +70,13 @@ def _gpu(info: GpuInfo, kept: Kept, known: Gpu | None) -> Gpu:
 
 
 async def take_up(state: State, kept: Kept, ledger: LedgerWriter, clock: Clock) -> None:
-    """Totals, holdings and jobs of before; of the last two, those of this boot: at a reboot every job has ended."""
-    idle_s = {account: clock.wall() - at for account, at in kept.accounts_at.items()}
-    state.accounts.take_up(kept.accounts_mj, idle_s, kept.resting_mj, clock.mono())
+    """Totals, holdings and jobs of before; of the last two, those of this boot: at a reboot every job has ended.
+
+    Where the ledger cannot be read yet, its totals follow once it can.
+    """
+    _take_up_accounts(state, kept, clock)
+    state.totals_known = kept.known
+    ledger.on_late = partial(_take_up_totals, state, clock)
     if kept.boot_id != state.boot_id:
         if kept.holdings:
             over = tuple(sorted({h.job.key for h in kept.holdings}))
@@ -87,6 +92,21 @@ async def take_up(state: State, kept: Kept, ledger: LedgerWriter, clock: Clock) 
     for (key, uuid), used in kept.usage.items():
         if key in state.jobs:
             state.jobs[key].usage[uuid] = used
+            state.jobs[key].counted_mj[uuid] = used.energy_mj
+
+
+def _take_up_accounts(state: State, kept: Kept, clock: Clock) -> None:
+    idle_s = {account: clock.wall() - at for account, at in kept.accounts_at.items()}
+    state.accounts.take_up(kept.accounts_mj, idle_s, kept.resting_mj, clock.mono())
+
+
+def _take_up_totals(state: State, clock: Clock, kept: Kept) -> None:
+    """Those of a ledger that could not be read until now: what was charged meanwhile comes on top of them."""
+    _take_up_accounts(state, kept, clock)
+    for uuid, gpu in state.gpus.items():
+        gpu.idle_mj = Millijoules(gpu.idle_mj + kept.idle_mj.get(uuid, 0))
+        gpu.unattributed_mj = Millijoules(gpu.unattributed_mj + kept.unattributed_mj.get(uuid, 0))
+    state.totals_known = True
 
 
 async def drain(spool: Spool, handler: EventHandler) -> None:

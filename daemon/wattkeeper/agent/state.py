@@ -9,6 +9,7 @@ from wattkeeper.config.settings import Settings
 from wattkeeper.core.drift import DriftHistory
 from wattkeeper.core.policy import Policy
 from wattkeeper.model import (
+    Charges,
     Decision,
     GpuContext,
     GpuInfo,
@@ -83,7 +84,8 @@ class Gpu:
 class Job:
     """One run of a job on this node, from its start until it is forgotten.
 
-    ``born_mono``: since when this agent knows it; None where an agent before this one did.
+    ``born_mono``: since when this agent knows it; None where an agent before this one did. ``usage``: all that it was
+    charged, ``counted_mj``: as much of that as no restart can take back.
     """
 
     facts: JobFacts
@@ -94,6 +96,7 @@ class Job:
     decisions: dict[GpuUuid, Decision] = field(default_factory=dict)
     caps_mw: dict[GpuUuid, Milliwatts | None] = field(default_factory=dict)
     usage: dict[GpuUuid, Usage] = field(default_factory=dict)
+    counted_mj: dict[GpuUuid, Millijoules] = field(default_factory=dict)
     born_mono: float | None = None
     last_view: JobView | None = None
 
@@ -104,7 +107,12 @@ class Job:
 
 @dataclass(slots=True)
 class State:
-    """Everything that changes while the agent runs. ``unnoted``: jobs whose decisions the ledger does not know yet."""
+    """Everything that changes while the agent runs.
+
+    ``unnoted``: jobs whose decisions the ledger does not know yet. ``uncounted``: charges that it has not written yet,
+    each with the monotonic time of its end. ``totals_known``: False as long as the ledger, and with it what came before
+    this agent, could not be read.
+    """
 
     settings: Settings
     policy: Policy
@@ -116,6 +124,8 @@ class State:
     over: dict[JobKey, None] = field(default_factory=dict)  # as a set that knows its oldest
     jobs: dict[JobKey, Job] = field(default_factory=dict)
     unnoted: set[JobKey] = field(default_factory=set)
+    uncounted: list[tuple[Charges, float]] = field(default_factory=list)
+    totals_known: bool = True
     accounts: Accounts = field(default_factory=Accounts)
     local_zone: tzinfo = field(default_factory=machine_zone)
     policy_state: PolicyState = field(default_factory=lambda: PolicyState("", True, 0.0))

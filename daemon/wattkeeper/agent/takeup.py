@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Sequence
+from dataclasses import replace
 
 from wattkeeper.core.attribute import attribute
 from wattkeeper.model import Charges, Gap, GpuUuid, Holding, JobKey, Watermark
@@ -63,6 +64,14 @@ class Known:
 
     def _standing(self) -> dict[GpuUuid, AdminHold]:
         return {gpu: hold for gpu, hold in self._holds.items() if hold is not None}
+
+
+def with_gaps(kept: Kept, gaps: Sequence[Charges]) -> Kept:
+    """What a ledger kept, and what nobody charged between its watermarks and the agent's."""
+    unattributed_mj = dict(kept.unattributed_mj)
+    for gap in gaps:
+        unattributed_mj[gap.gpu] = Millijoules(unattributed_mj.get(gap.gpu, 0) + gap.unattributed_mj)
+    return replace(kept, unattributed_mj=unattributed_mj)
 
 
 def _is_other(theirs: Watermark | None, ours: Watermark) -> bool:

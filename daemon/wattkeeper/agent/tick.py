@@ -9,7 +9,7 @@ from wattkeeper.agent.parts import Parts
 from wattkeeper.agent.state import Gpu
 from wattkeeper.core.drift import Cause, Reaction, react
 from wattkeeper.core.plan import same_limit
-from wattkeeper.model import EnergySource, GpuReading, GpuUuid
+from wattkeeper.model import Basis, EnergySource, GpuReading, GpuUuid
 from wattkeeper.protocols import Change
 from wattkeeper.system.failpoint import failpoint
 from wattkeeper.units import format_power
@@ -58,18 +58,22 @@ class Ticker:
         if watermarks or notes:
             now_at = self._clock.wall()
             change = Change(self._state.boot_id, now_at, charges=charges, watermarks=watermarks, notes=notes)
+            waits = False
             if self._can_be_read_again(change):
-                await self._ledger.charge(change)
+                waits = await self._ledger.charge(change)
             else:
                 await self._ledger.commit(change)
-            meter.settle(self._state, self._tally, charges, watermarks)
+            meter.take_in(self._state, self._tally, charges, watermarks)
+            if not waits:
+                meter.count(self._state)
             failpoint("tick.charged")
 
     def _can_be_read_again(self, change: Change) -> bool:
         """True where an agent that is killed finds all of it in the counters again, for the same owners."""
         marked = all(self._state.gpus[charge.gpu].watermark is not None for charge in change.charges)
         counted = all(c.source is EnergySource.COUNTER and c.gap is None for c in change.charges)
-        return marked and counted and change.is_energy_alone
+        divided = any(c.basis is Basis.USE for c in change.charges)  # by what no driver tells twice
+        return marked and counted and not divided and change.is_energy_alone
 
     def _drifted(self, gpu: Gpu, before: GpuReading | None) -> bool:
         """True where somebody changed a limit that we had set and read back; says so, and decides what to do."""

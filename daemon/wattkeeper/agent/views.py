@@ -7,9 +7,9 @@ from wattkeeper.agent.message import message
 from wattkeeper.agent.state import Gpu, Job, State
 from wattkeeper.agent.tally import Tally
 from wattkeeper.ledger.rows import account_of
-from wattkeeper.model import GpuUuid
+from wattkeeper.model import Account, GpuUuid
 from wattkeeper.protocols import Clock
-from wattkeeper.snapshot import GpuView, JobView, Snapshot
+from wattkeeper.snapshot import AccountView, GpuView, JobView, Snapshot
 from wattkeeper.units import format_power
 
 
@@ -32,7 +32,7 @@ def take_snapshot(state: State, tally: Tally, clock: Clock) -> Snapshot:
                 for job in state.jobs.values()
             ]
         ),
-        accounts=state.accounts.view(now_mono, lambda: {account_of(h.job) for h in state.holdings}),
+        accounts=_accounts(state, now_mono),
         counters=tally.view(),
         policy=state.policy_state,
         sources=dict(state.sources),
@@ -52,9 +52,15 @@ def _gpu(state: State, gpu: Gpu) -> GpuView:
         hold=gpu.hold,
         yielded=gpu.drift.yielded,
         error=gpu.read_error or gpu.error,
-        idle_mj=gpu.idle_mj,
-        unattributed_mj=gpu.unattributed_mj,
+        idle_mj=gpu.idle_mj if state.totals_known else None,
+        unattributed_mj=gpu.unattributed_mj if state.totals_known else None,
     )
+
+
+def _accounts(state: State, now_mono: float) -> dict[Account, AccountView]:
+    if not state.totals_known:
+        return {}
+    return state.accounts.view(now_mono, lambda: {account_of(h.job) for h in state.holdings})
 
 
 def _job(job: Job, minors: dict[GpuUuid, int], now_at: float, zone: tzinfo) -> JobView:
@@ -73,6 +79,7 @@ def _view(job: Job, minors: dict[GpuUuid, int], now_at: float, zone: tzinfo) -> 
         decisions=dict(job.decisions),
         caps_mw=dict(job.caps_mw),
         usage=dict(job.usage),
+        counted_mj=dict(job.counted_mj),
         started_at=job.started_at,
         ended_at=job.ended_at,
         born_mono=job.born_mono,

@@ -113,7 +113,7 @@ class Agent:
         self._root = root_here(nvml, run_dir, boot_id) if single else root_beside(run_dir)
         self._actuator = ThreadedActuator(self._root.limits, self._thread_of if single else self._thread_to)
         self._spool = Spool(settings.run_dir / "spool", self._clock, self._event_users, self._tally.refused)
-        self._ledger, self._kept = open_ledger(
+        self._ledger = open_ledger(
             settings.state_dir, self._clock, lambda: self._state.settings.ledger.keep, partial(print, flush=True)
         )
         processes = Processes(self._root.evidence_of)
@@ -175,8 +175,8 @@ class Agent:
             settings.slurm.timeout,
             self._root.evidence_of,
         )
-        await self._bind(self._kept)
-        await recover.take_up(self._state, self._kept, self._ledger, self._clock)
+        await self._bind(self._ledger.kept)
+        await recover.take_up(self._state, self._ledger.kept, self._ledger, self._clock)
         self._steersman.decide(self._state.gpus)  # so that a job whose end the spool holds still tells what it got
         await recover.drain(self._spool, self._events)
         await recover.look(self._state, self._events, self._slurm, self._clock)
@@ -309,7 +309,7 @@ class Agent:
         """After the driver went away, or came: open it afresh and find the GPUs."""
         self._reader.reopen()
         self._observer.driver_gone = False
-        await self._bind(replace(self._kept, holds={}))
+        await self._bind(replace(self._ledger.kept, holds={}))
         async with self._deciding:  # jobs that came before the driver
             await recover.look(self._state, self._events, self._slurm, self._clock)
 

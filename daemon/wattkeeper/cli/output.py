@@ -1,10 +1,11 @@
 """How commands print: tables that are drawn on a terminal and aligned in a pipe, JSON, numbers with units."""
 
 import json
+import shutil
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import click
 
@@ -12,6 +13,14 @@ from wattkeeper.text import printable
 from wattkeeper.units import Millijoules, Milliwatts, format_energy, format_power
 
 NOTHING = "-"
+NAMELESS = "(none)"
+"""An account, partition or cluster that is not set, for people."""
+
+_GAP = "  "
+"""Between the columns of a table."""
+
+_LONG_WORD = 16
+"""A word that is longer may be broken where the terminal is narrow."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,8 +40,8 @@ def print_json(data: object) -> None:
 
 
 def print_table(columns: Sequence[Column], rows: Sequence[Sequence[str]]) -> None:
-    """A table: drawn to the terminal's width where there is one, else with every cell whole and aligned."""
-    if sys.stdout.isatty():
+    """A table: drawn to the terminal's width where there is one and no figure would be cut, else ``aligned``."""
+    if sys.stdout.isatty() and _least_width(columns, rows) <= shutil.get_terminal_size().columns:
         _draw(columns, rows)
     else:
         for line in aligned(columns, rows):
@@ -40,16 +49,26 @@ def print_table(columns: Sequence[Column], rows: Sequence[Sequence[str]]) -> Non
 
 
 def aligned(columns: Sequence[Column], rows: Sequence[Sequence[str]]) -> list[str]:
-    """The lines of a table in plain text, columns two spaces apart."""
+    """The lines of a table in plain text, every cell whole."""
     table = [[column.heading for column in columns], *rows]
     widths = [max(len(row[at]) for row in table) for at in range(len(columns))]
     return [
-        "  ".join(
+        _GAP.join(
             cell.rjust(width) if column.right else cell.ljust(width)
             for cell, width, column in zip(row, widths, columns, strict=True)
         ).rstrip()
         for row in table
     ]
+
+
+def _least_width(columns: Sequence[Column], rows: Sequence[Sequence[str]]) -> int:
+    """Of a drawn table: figures stand on one line each, text is broken between words, and within long ones."""
+    least = 0
+    for column, *cells in zip(columns, *rows, strict=True):
+        texts = [column.heading, *cells]
+        words = texts if column.right else [word[:_LONG_WORD] for text in texts for word in text.split()]
+        least += len(_GAP) + max(map(len, words), default=0)
+    return least - len(_GAP)
 
 
 def _draw(columns: Sequence[Column], rows: Sequence[Sequence[str]]) -> None:
@@ -59,7 +78,8 @@ def _draw(columns: Sequence[Column], rows: Sequence[Sequence[str]]) -> None:
 
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in columns:
-        table.add_column(column.heading, justify="right" if column.right else "left", no_wrap=column.right)
+        justify: Literal["right", "left"] = "right" if column.right else "left"
+        table.add_column(column.heading, justify=justify, no_wrap=column.right, overflow="fold")
     for row in rows:
         table.add_row(*map(Text, row))
     Console(highlight=False).print(table)

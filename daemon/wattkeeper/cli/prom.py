@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from datetime import date, timedelta
 from typing import Any
 
+from wattkeeper.cli.output import NAMELESS
 from wattkeeper.cli.period import begins_at
 from wattkeeper.errors import WattkeeperError
 from wattkeeper.ledger.report import Amount, Part, Question, Report, grouped
@@ -21,6 +22,13 @@ from wattkeeper.units import Millijoules
 ACCOUNT_METRIC = "wattkeeper_account_energy_joules_total"
 IDLE_METRIC = "wattkeeper_gpu_idle_energy_joules_total"
 UNATTRIBUTED_METRIC = "wattkeeper_gpu_unattributed_energy_joules_total"
+
+_KEPT_APART = {
+    ACCOUNT_METRIC: ("cluster", "account", "partition"),
+    IDLE_METRIC: ("cluster",),
+    UNATTRIBUTED_METRIC: ("cluster",),
+}
+"""What is asked for, and by which labels. ``cluster`` is the target's: see deploy/prometheus/scrape.yml."""
 
 SHORTEST_S = 3600
 """A question that is too much for Prometheus is asked in halves, down to this."""
@@ -115,7 +123,8 @@ class Prometheus:
             raise TooMuchError(f"{self.name}: {said}; ask for fewer days, or raise its --query.max-samples")
         if status in {401, 403}:
             raise PrometheusError(f"{self.name}: HTTP status {status}: give user and password: http://user:password@…")
-        raise PrometheusError(f"{self.name}: HTTP status {status}{': ' + said if said else ''}")
+        reason = said or "is this Prometheus' address?"
+        raise PrometheusError(f"{self.name}: HTTP status {status}: {reason}")
 
 
 def is_address(url: str) -> bool:
@@ -143,42 +152,79 @@ def _body(answer: Any, deadline: float) -> bytes:
 
 
 def read_cluster(
-    prometheus: Prometheus, question: Question, now_at: float, progress: Callable[[str], None] | None = None
+    prometheus: Prometheus,
+    question: Question,
+    now_at: float,
+    cluster: str | None = None,
+    progress: Callable[[str], None] | None = None,
 ) -> Report:
-    """The answer to a question by account, partition or day, for every node that Prometheus has scraped.
+    """The answer to a question by account, partition or day, for every node of a cluster that Prometheus has scraped.
 
-    The days are those of this machine's time zone. Raises PrometheusError, also where there are no such series.
+    ``cluster`` is the value of that label, empty for targets without it; None: of the only one that there is. The days
+    are those of this machine's time zone. Raises PrometheusError, also where there are no such series, or several
+    clusters and none is named.
     """
-    days = list(_days(question))
     parts: list[Part] = []
-    idle, unattributed = Amount(), Amount()
-    seen = False
+    nobodys = {IDLE_METRIC: Amount(), UNATTRIBUTED_METRIC: Amount()}
+    clusters: set[str] = set()
+    since: str | None = None
+    for day, gains in _by_day(prometheus, question, now_at, progress):
+        clusters |= {labels.get("cluster", "") for _, labels, _ in gains}
+        if cluster is None and len(clusters) > 1:
+            names = _names(clusters)
+            raise PrometheusError(f"{prometheus.name}: it has several clusters: {names}: choose one with --cluster")
+        for metric, labels, joules in gains:
+            if cluster not in {None, labels.get("cluster", "")}:
+                continue
+            since = since or day
+            energy_mj = Millijoules(round(joules * 1000))
+            if metric in nobodys:
+                nobodys[metric] += Amount(energy_mj)
+            else:
+                parts.append(((labels.get("account", ""), labels.get("partition", ""), day), energy_mj, None, None))
+    if since is None:
+        raise PrometheusError(f"{prometheus.name}: {_nothing(question, cluster, clusters)}")
+    rows, left = grouped(question, ("account", "partition", "day"), parts)
+    idle, unattributed = nobodys.values()
+    name = clusters.pop() if cluster is None else cluster
+    return Report(question, prometheus.name, tuple(rows), left, idle, unattributed, since, name)
+
+
+def _names(clusters: set[str]) -> str:
+    return ", ".join(printable(name) or NAMELESS for name in sorted(clusters))
+
+
+def _nothing(question: Question, cluster: str | None, clusters: set[str]) -> str:
+    days = f"from {question.first_day} to {question.last_day}"
+    if clusters:
+        return f"it has no cluster '{printable(cluster or NAMELESS)}' {days}, but {_names(clusters)}"
+    return f"it has no {ACCOUNT_METRIC} {days}: does it scrape the agents, and keep samples for so long?"
+
+
+Gain = tuple[str, Mapping[str, str], float]
+"""What a counter gained, in joules, after its metric's name and the labels by which it is kept apart."""
+
+
+def _by_day(
+    prometheus: Prometheus, question: Question, now_at: float, progress: Callable[[str], None] | None
+) -> Iterator[tuple[str, list[Gain]]]:
+    """Each day and what the counters gained on it, up to now."""
+    first, last = date.fromisoformat(question.first_day), date.fromisoformat(question.last_day)
+    days = list(map(date.fromordinal, range(first.toordinal(), last.toordinal() + 1)))
     for number, day in enumerate(days, 1):
         if progress is not None:
             progress(f"asking Prometheus: day {number} of {len(days)}")
         start, end = begins_at(day), min(begins_at(day + timedelta(days=1)), now_at)
         if end - start < 1:
             continue
-        for labels, joules in _increase(prometheus, ACCOUNT_METRIC, ("account", "partition"), start, end):
-            seen = True
-            values = (labels.get("account", ""), labels.get("partition", ""), day.isoformat())
-            parts.append((values, round(joules * 1000), None, None))
-        nobodys = [_increase(prometheus, metric, (), start, end) for metric in (IDLE_METRIC, UNATTRIBUTED_METRIC)]
-        seen = seen or any(nobodys)
-        idle, unattributed = (
-            whole + _amount(sum(joules for _, joules in series))
-            for whole, series in zip((idle, unattributed), nobodys, strict=True)
+        yield (
+            day.isoformat(),
+            [
+                (metric, labels, joules)
+                for metric, by in _KEPT_APART.items()
+                for labels, joules in _increase(prometheus, metric, by, start, end)
+            ],
         )
-    if not seen:
-        text = f"it has no {ACCOUNT_METRIC} from {question.first_day} to {question.last_day}"
-        raise PrometheusError(f"{prometheus.name}: {text}: does it scrape the agents, and keep samples for so long?")
-    rows, left = grouped(question, ("account", "partition", "day"), parts)
-    return Report(question, prometheus.name, tuple(rows), left, idle, unattributed)
-
-
-def _days(question: Question) -> Iterator[date]:
-    first, last = date.fromisoformat(question.first_day), date.fromisoformat(question.last_day)
-    return map(date.fromordinal, range(first.toordinal(), last.toordinal() + 1))
 
 
 def _increase(prometheus: Prometheus, metric: str, by: tuple[str, ...], start: float, end: float) -> Series:
@@ -203,7 +249,3 @@ def increase_of(metric: str, by: tuple[str, ...], seconds: int) -> str:
     before = f"(last_over_time({counter}[1h] offset {seconds}s) or min_over_time({counter}{window}))"
     gained = f"((last_over_time({counter}{window}) - {before}) >= 0 unless resets({counter}{window}) > 0)"
     return f"sum by ({', '.join(by)}) ({gained} or increase({counter}{window}))"
-
-
-def _amount(joules: float) -> Amount:
-    return Amount(Millijoules(round(joules * 1000)))

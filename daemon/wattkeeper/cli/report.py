@@ -1,6 +1,7 @@
 """``wattkeeper report``: energy by account, user, partition and day, of this node or of the cluster."""
 
 import csv
+import math
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -13,10 +14,10 @@ from click.shell_completion import CompletionItem
 
 from wattkeeper.cli import HELP
 from wattkeeper.cli.client import installed_settings
-from wattkeeper.cli.output import NOTHING, Column, print_json, print_table, shown, watts
+from wattkeeper.cli.output import NAMELESS, NOTHING, Column, print_json, print_table, shown, watts
 from wattkeeper.cli.period import Days, DaysType, today
 from wattkeeper.ledger import schema
-from wattkeeper.ledger.report import FIELDS, Amount, Field, Question, Report, Row, read_report, sum_of
+from wattkeeper.ledger.report import FIELDS, Amount, Field, Question, Report, Row, read_report, set_aside, sum_of
 from wattkeeper.system.clock import SystemClock
 from wattkeeper.system.privilege import become_owner_of
 from wattkeeper.text import printable
@@ -24,6 +25,9 @@ from wattkeeper.units import Millijoules, joules, kilowatt_hours
 
 _PATIENCE_S = 0.5
 """Work that takes longer says so, on a terminal."""
+
+_MOST_PLACES = 6
+"""Of energy in kWh it is 3.6 J, of hours 3.6 ms."""
 
 _COLUMNS = (
     Column("energy, kWh", right=True),
@@ -73,8 +77,9 @@ Examples:
 
 \b
 Days are whole days of local time, both ends included: --since 7d begins six days before today, --since 2026-11 with
-the month's first day, --until 2026-11 ends with its last.
-  energy      the GPUs' own; for people kWh, in CSV and JSON millijoules (exact) and joules
+the month's first day, --until 2026-11 ends with its last. The ledger's are those of its node's time zone. Which day is
+today, and each day of Prometheus', goes by this machine's zone, or by TZ where it is set.
+  energy      the GPUs' own; for people kWh, in CSV and JSON millijoules (exact from a ledger) and joules
   GPU-hours   time for which jobs held GPUs; a GPU that two jobs hold counts for both
   mean power  energy by time, of one GPU
   jobs        runs of jobs that ended on these days; one that still runs has energy already, but is no such job yet
@@ -84,10 +89,12 @@ the month's first day, --until 2026-11 ends with its last.
               used while nobody can say who held it, such as through an outage of the agent
 
 \b
-The lines add up to what the GPUs' counters gained: the total is theirs. (none): Slurm set no account, or partition.
+The lines add up to what the GPUs' counters gained: the total is theirs. (none): Slurm set no account, or partition; as
+such it is selected: --account '(none)'.
 Without --prometheus this is one node, from its own ledger, which only root may read: it has every user's jobs.
-With it, it is every node that Prometheus scrapes, by account, partition and day; Prometheus knows no users and no jobs,
-and nothing of what it did not scrape. To bill by, take the ledgers or the end-of-job records: they are exact.
+With it, it is every node that Prometheus scrapes, of one cluster where there are several (--cluster), by account,
+partition and day; Prometheus knows no users and no jobs, and nothing of what it did not scrape. To bill by, take the
+ledgers or the end-of-job records: they are exact.
 Exit codes: 0 fine; 1 no ledger, no answer, or nothing known of these days; 2 wrong use.""",
 )
 @click.option("--since", type=DaysType(), default="7d", show_default=True, metavar="DAYS",
@@ -103,9 +110,10 @@ Exit codes: 0 fine; 1 no ledger, no answer, or nothing known of these days; 2 wr
 )
 @click.option("--csv", "as_csv", is_flag=True, help="Print comma-separated values.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-@click.option("--state-dir", type=click.Path(path_type=Path, file_okay=False),
+@click.option("--state-dir", type=click.Path(path_type=Path, file_okay=False, readable=False),
               help="Where the ledger is [the settings', else /var/lib/wattkeeper].")  # fmt: skip
 @click.option("--prometheus", metavar="URL", help="Ask this Prometheus about the cluster instead.")
+@click.option("--cluster", metavar="NAME", help="Of Prometheus' clusters this one: the label `cluster` of its targets.")
 @click.option("--timeout", type=click.FloatRange(0.1, 600), default=30, show_default=True, metavar="SECONDS",
               help="How long Prometheus may take for each question.")  # fmt: skip
 def report(
@@ -117,6 +125,7 @@ def report(
     as_json: bool,
     state_dir: Path | None,
     prometheus: str | None,
+    cluster: str | None,
     timeout: float,
     **globs: tuple[str, ...],
 ) -> None:
@@ -127,14 +136,16 @@ def report(
     if as_csv and as_json:
         raise click.UsageError("give --csv or --json, not both")
     fields = tuple(dict.fromkeys(name for names in by for name in names))
-    given: dict[Field, tuple[str, ...]] = {name: globs[name] for name in FIELDS if globs.get(name)}
+    given: dict[Field, tuple[str, ...]] = {name: tuple(map(_named, globs[name])) for name in FIELDS if globs.get(name)}
     question = _question(since, until, fields, given)
     if prometheus is not None:
         if state_dir is not None:
             raise click.UsageError("give --state-dir or --prometheus, not both")
-        if "user" in question.fields:
-            raise click.UsageError("Prometheus knows no users: --by and filters may be account, partition and day")
-    answer = _ask(question, state_dir, prometheus, timeout)
+        answer = _ask_prometheus(question, prometheus, None if cluster is None else _named(cluster), timeout)
+    elif cluster is not None:
+        raise click.UsageError("--cluster goes with --prometheus: a ledger is one node's")
+    else:
+        answer = _ask_ledger(question, (state_dir or installed_settings().state_dir) / schema.FILE)
     if as_json:
         print_json(_as_json(answer, top))
     elif as_csv:
@@ -154,17 +165,29 @@ def _question(since: Days, until: Days | None, by: tuple[Field, ...], globs: dic
     return Question(since.first.isoformat(), last.isoformat(), by, globs)
 
 
-def _ask(question: Question, state_dir: Path | None, prometheus: str | None, timeout_s: float) -> Report:
-    with _progress() as progress:
-        if prometheus is None:
-            path = (state_dir or installed_settings().state_dir) / schema.FILE
-            become_owner_of(path)
-            return read_report(path, question, lambda: progress(f"reading {path}"))
-        from wattkeeper.cli.prom import Prometheus, is_address, read_cluster  # HTTP and TLS are slow to import
+def _named(name: str) -> str:
+    """What is meant by a name as it is printed: ``(none)`` is the empty one."""
+    return "" if name == NAMELESS else name
 
-        if not is_address(prometheus):
-            raise click.UsageError(f"'{printable(prometheus)}' is no address, such as http://prometheus:9090")
-        return read_cluster(Prometheus(prometheus, timeout_s), question, SystemClock().wall(), progress)
+
+def _ask_ledger(question: Question, path: Path) -> Report:
+    become_owner_of(path)
+    if aside := set_aside(path):
+        text = "damaged, and set aside by the agent: what it had metered until then is not in this report"
+        click.echo(f"wattkeeper: {printable(str(aside[-1]))}: {text}", err=True)
+    with _progress() as progress:
+        return read_report(path, question, lambda: progress(f"reading {path}"))
+
+
+def _ask_prometheus(question: Question, url: str, cluster: str | None, timeout_s: float) -> Report:
+    from wattkeeper.cli.prom import Prometheus, is_address, read_cluster  # HTTP and TLS are slow to import
+
+    if "user" in question.fields:
+        raise click.UsageError("Prometheus knows no users: --by may be account, partition and day")
+    if not is_address(url):
+        raise click.UsageError(f"'{printable(url)}' is no address, such as http://prometheus:9090")
+    with _progress() as progress:
+        return read_cluster(Prometheus(url, timeout_s), question, SystemClock().wall(), cluster, progress)
 
 
 @contextmanager
@@ -218,35 +241,58 @@ def _share(amount: Amount, whole: Amount) -> float | None:
 def _print(report: Report, top: int | None) -> None:
     question, total = report.question, report.total
     rows, others = _cut(report, top)
-    span = (
-        question.first_day
-        if question.first_day == question.last_day
-        else f"{question.first_day} to {question.last_day}"
-    )
-    click.echo(f"GPU energy of {span}, {'by ' + ', '.join(question.by)}, from {shown(report.origin)}")
+    click.echo(_heading(report))
     click.echo()
     depth = len(question.by)
     columns = [*(Column(name) for name in question.by), *_COLUMNS]
-    lines = [[*(_name(key) for key in row.keys), *_cells(row.amount, total)] for row in rows]
-    for name, amount in [*_rest(report, others), ("total", total)]:
-        lines.append([name, *[""] * (depth - 1), *_cells(amount, total)])
-    print_table(columns, lines)
+    named = [([_name(key) for key in row.keys], row.amount) for row in rows]
+    named += [([name, *[""] * (depth - 1)], amount) for name, amount in [*_rest(report, others), ("total", total)]]
+    cells = _cells([amount for _, amount in named], total)
+    print_table(columns, [[*names, *figures] for (names, _), figures in zip(named, cells, strict=True)])
+
+
+def _heading(report: Report) -> str:
+    first, last, since = report.question.first_day, report.question.last_day, report.metered_since
+    span = first if first == last else f"{first} to {last}"
+    metered = f" (metered since {since})" if since is not None and since > first else ""
+    cluster = f" of cluster {printable(report.cluster)}" if report.cluster else ""
+    return f"GPU energy{cluster} of {span}{metered}, by {', '.join(report.question.by)}, from {shown(report.origin)}"
 
 
 def _name(key: str) -> str:
-    return printable(key, 60) if key else "(none)"
+    return printable(key, 60) if key else NAMELESS
 
 
-def _cells(amount: Amount, total: Amount) -> list[str]:
-    share, mean_w = _share(amount, total), _mean_w(amount, total)
-    places = 3 if kilowatt_hours(total.energy_mj) >= 1 else 6
+def _cells(amounts: Sequence[Amount], total: Amount) -> Iterator[list[str]]:
+    """The figures of each line. Those of a column have as many digits as its smallest needs."""
+    energies = _numbers([kilowatt_hours(amount.energy_mj) for amount in amounts], 3)
+    hours = _numbers([None if amount.held_ns is None else amount.held_ns / 3.6e12 for amount in amounts], 2)
+    for amount, energy, held in zip(amounts, energies, hours, strict=True):
+        mean_w = _mean_w(amount, total)
+        yield [
+            energy,
+            held,
+            watts(None if mean_w is None else round(mean_w)),
+            NOTHING if amount.jobs is None else str(amount.jobs),
+            _percent(_share(amount, total)),
+        ]
+
+
+def _numbers(values: Sequence[float | None], places: int) -> list[str]:
+    """So many digits behind the point, or up to ``_MOST_PLACES`` for two of the smallest value's."""
+    smallest = min((value for value in values if value), default=1.0)
+    places = min(max(places, 1 - math.floor(math.log10(smallest))), _MOST_PLACES)
+    least = 10.0**-places
     return [
-        f"{kilowatt_hours(amount.energy_mj):.{places}f}",
-        NOTHING if amount.held_ns is None else f"{amount.held_ns / 3.6e12:.2f}",
-        watts(None if mean_w is None else round(mean_w)),
-        NOTHING if amount.jobs is None else str(amount.jobs),
-        NOTHING if share is None else f"{share:.1%}",
+        NOTHING if value is None else f"<{least:.{places}f}" if 0 < value < least / 2 else f"{value:.{places}f}"
+        for value in values
     ]
+
+
+def _percent(share: float | None) -> str:
+    if share is None:
+        return NOTHING
+    return "<0.1%" if 0 < share < 0.0005 else f"{share:.1%}"
 
 
 def _print_csv(report: Report, top: int | None) -> None:
@@ -291,7 +337,9 @@ def _as_json(report: Report, top: int | None) -> dict[str, Any]:
     return {
         "since": question.first_day,
         "until": question.last_day,
+        "metered_since": report.metered_since,
         "from": report.origin,
+        "cluster": printable(report.cluster) or None,
         "by": list(question.by),
         "rows": keyed,
         **{name.replace(" ", "_"): _figures(amount, total) for name, amount in _rest(report, others)},

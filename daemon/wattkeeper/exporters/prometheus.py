@@ -246,8 +246,9 @@ def _add_gpu(page: _Page, gpu: GpuView, oldest_mono: float) -> None:
     info = gpu.info
     labels = (str(info.minor), info.uuid)
     page.add("gpu_info", (*labels, info.model, info.driver_version), 1)
-    page.add("gpu_idle_energy_joules_total", labels, joules(gpu.idle_mj))
-    page.add("gpu_unattributed_energy_joules_total", labels, joules(gpu.unattributed_mj))
+    for name, energy in (("idle", gpu.idle_mj), ("unattributed", gpu.unattributed_mj)):
+        if energy is not None:
+            page.add(f"gpu_{name}_energy_joules_total", labels, joules(energy))
     page.add("gpu_drift_yielded", labels, gpu.yielded)
     page.add("gpu_held", labels, gpu.hold is not None)
     if gpu.target is not None:
@@ -289,7 +290,7 @@ def _add_jobs(page: _Page, snapshot: Snapshot, seen_mono: float, names: bool) ->
         for gpu in job.all_gpus:
             usage = job.usage.get(gpu)
             if gpu in minors and (usage is not None or (gpu in metered and job.ended_at is None)):
-                energy = 0.0 if usage is None or is_new else joules(usage.energy_mj)
+                energy = 0.0 if is_new else joules(job.counted_mj.get(gpu, Millijoules(0)))
                 page.add("job_gpu_energy_joules_total", (job_id, minors[gpu]), energy)
         if job.ended_at is None:
             _add_caps(page, job, job_id, minors)

@@ -5,8 +5,13 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+from wattkeeper.ledger import schema
+
+REPLACED = ".replaced-"
+"""What follows a ledger's name in that of a file that had taken its place."""
+
 _STAMP = "%Y%m%dT%H%M%SZ"
-_END = re.compile(r"\.corrupt-([0-9]{8}T[0-9]{6}Z)(-[0-9]+)?", re.ASCII)
+_END = re.compile(rf"{re.escape(schema.ASIDE)}([0-9]{{8}}T[0-9]{{6}}Z)(-[0-9]+)?", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,14 +22,14 @@ class SetAside:
     at: float
 
 
-def name_for(path: Path, at: float, why: str = "corrupt") -> Path:
+def name_for(path: Path, at: float, why: str = schema.ASIDE) -> Path:
     """Where what is in a ledger's place at that Unix time goes: beside it, where nothing is yet."""
     stamp = datetime.fromtimestamp(at, UTC).strftime(_STAMP)
-    aside = path.with_name(f"{path.name}.{why}-{stamp}")
+    aside = path.with_name(f"{path.name}{why}{stamp}")
     count = 1
     while aside.exists():
         count += 1
-        aside = path.with_name(f"{path.name}.{why}-{stamp}-{count}")
+        aside = path.with_name(f"{path.name}{why}{stamp}-{count}")
     return aside
 
 
@@ -34,7 +39,7 @@ def put_back(saved: Path, path: Path, at: float) -> Path | None:
         Path(f"{path}{suffix}").unlink(missing_ok=True)
     moved = None
     if path.exists():
-        moved = path.rename(name_for(path, at, "replaced"))
+        moved = path.rename(name_for(path, at, REPLACED))
     saved.rename(path)
     return moved
 
@@ -42,7 +47,7 @@ def put_back(saved: Path, path: Path, at: float) -> Path | None:
 def last_of(path: Path) -> SetAside | None:
     """The last that was set aside from there; None where there is none. Raises OSError."""
     found = []
-    for aside in path.parent.glob(f"{path.name}.corrupt-*"):
+    for aside in path.parent.glob(f"{path.name}{schema.ASIDE}*"):
         end = _END.fullmatch(aside.name.removeprefix(path.name))
         if end is not None:
             at = datetime.strptime(end[1], _STAMP).replace(tzinfo=UTC).timestamp()

@@ -88,7 +88,8 @@ class Question:
 class Report:
     """The answer. Rows, ``not_selected``, ``idle`` and ``unattributed`` together are all that the GPUs used.
 
-    ``not_selected`` is None where the question was about everybody.
+    ``not_selected`` is None where the question was about everybody. ``metered_since`` is the first of the days asked
+    about of which any energy is known, None where of none. ``cluster`` is empty where the source names none.
     """
 
     question: Question
@@ -97,6 +98,8 @@ class Report:
     not_selected: Amount | None
     idle: Amount
     unattributed: Amount
+    metered_since: str | None = None
+    cluster: str = ""
 
     @property
     def total(self) -> Amount:
@@ -161,8 +164,15 @@ def read_report(path: Path, question: Question, progress: Callable[[], None] | N
         idle, unattributed = nobodys.fetchone()
         if idle is None and not rows and not (left and left.energy_mj):
             raise StoreError(f"{path}: nothing was metered from {days[0]} to {days[1]}; {_known_days(db)}")
-    nobody = [Amount(Millijoules(mj or 0)) for mj in (idle, unattributed)]
-    return Report(question, str(path), tuple(rows), left, *nobody)
+        since = db.execute(_FIRST_DAY, 2 * days).fetchone()[0]
+    idle, unattributed = (Amount(Millijoules(mj or 0)) for mj in (idle, unattributed))
+    return Report(question, str(path), tuple(rows), left, idle, unattributed, since)
+
+
+def set_aside(path: Path) -> list[Path]:
+    """Damaged ledgers beside a ledger, which the agent set aside to begin that one; the oldest first."""
+    found = path.parent.glob(f"{path.name}{schema.ASIDE}*")
+    return sorted(aside for aside in found if not aside.name.endswith(("-wal", "-shm")))
 
 
 def find_job(path: Path, job_id: int, uid: int) -> JobRecord | None:
@@ -185,6 +195,9 @@ _CHARGED = "SELECT day, account, partition, user, energy_mj, held_ns, 0 AS ended
 ENDED = """SELECT day, account, partition, user, 0, 0, COUNT(*) FROM jobs WHERE day BETWEEN ? AND ?
     GROUP BY day, account, partition, user"""
 """In the order of the index jobs_day, which sorts nothing: a million jobs are counted in some 0.3 s."""
+
+_FIRST_DAY = """SELECT MIN(day) FROM (SELECT MIN(day) AS day FROM days WHERE day BETWEEN ? AND ?
+    UNION ALL SELECT MIN(day) FROM gpu_days WHERE day BETWEEN ? AND ?)"""
 
 
 def _amounts(db: sqlite3.Connection, question: Question) -> Iterator[Part]:

@@ -8,6 +8,9 @@ knows yet, is the empty text where energy is summed by it.
 FILE = "state.db"
 """The ledger's name in ``state_dir``."""
 
+ASIDE = ".corrupt-"
+"""What follows it, with a time, in the name of a damaged ledger that was set aside."""
+
 VERSION = 2
 """What ``PRAGMA user_version`` says of a file with these tables."""
 

@@ -66,6 +66,10 @@ class _DamagedError(Exception):
         super().__init__(printable(" ".join(str(why).split())))
 
 
+class UnwritableError(StoreError):
+    """No ledger can hold what a change says: it is of no use to try again."""
+
+
 class SqliteStore:
     """The ``Store`` on disk. May be used by one thread at a time, any thread."""
 
@@ -100,7 +104,7 @@ class SqliteStore:
             return Kept()
 
     def commit(self, change: Change) -> None:
-        """Write a change, whole or not at all. Raises StoreError."""
+        """Write a change, whole or not at all. Raises StoreError, UnwritableError where no other try can succeed."""
         try:
             self._write(change)
         except _FullError:
@@ -268,7 +272,9 @@ class SqliteStore:
                     self._writer.forget()
                     self._db.execute("ROLLBACK")
                 self._watch.seen()
-        except (sqlite3.Error, OverflowError, UnicodeError) as error:
+        except (OverflowError, UnicodeError) as error:
+            raise UnwritableError(f"{self._path}: this cannot be written ({error}); please report it") from None
+        except sqlite3.Error as error:
             raise self._explain("use", error) from None
 
     def _write(self, change: Change) -> None:

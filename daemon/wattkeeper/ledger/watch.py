@@ -23,24 +23,27 @@ class Watch:
         """``file``: a descriptor of what is at ``path``; it is closed by ``close``."""
         self._path = path
         self._log = Path(f"{path}-wal")
-        self._file = os.fdopen(file, "rb", buffering=0)
+        self._file = file
+        self._closed = False
         self._head = b""
         self._size = 0
         self._log_id: tuple[int, int] | None = None
 
     def seen(self) -> None:
         """What the files are now is what we made of them."""
+        if self._closed:
+            return
         with suppress(OSError):
-            self._head = os.pread(self._file.fileno(), HEAD_BYTES, 0)
-            self._size = os.fstat(self._file.fileno()).st_size
+            self._head = os.pread(self._file, HEAD_BYTES, 0)
+            self._size = os.fstat(self._file).st_size
             self._log_id = _id_of(self._log)
 
     def fault(self) -> str | None:
         """What another program has done to the ledger, in words; None: nothing, or nothing that can be told."""
-        if self._file.closed:
+        if self._closed:
             return None
         try:
-            status = os.fstat(self._file.fileno())
+            status = os.fstat(self._file)
             there = _id_of(self._path)
             if there is None:
                 return "was removed"
@@ -48,7 +51,7 @@ class Watch:
                 return "was replaced by another file"
             if status.st_size < self._size:
                 return "was cut short"
-            head = os.pread(self._file.fileno(), HEAD_BYTES, 0)
+            head = os.pread(self._file, HEAD_BYTES, 0)
             if head != self._head or not head.startswith(MAGIC):
                 return "was overwritten"
             if self._log_id is not None and _id_of(self._log) != self._log_id:
@@ -60,11 +63,13 @@ class Watch:
     @property
     def lost(self) -> bool:
         """True where nobody but this process has the file any more: it was removed, or another moved over it."""
-        return not self._file.closed and os.fstat(self._file.fileno()).st_nlink == 0
+        return not self._closed and os.fstat(self._file).st_nlink == 0
 
     def close(self) -> None:
         """Nothing may follow; SQLite has closed the file."""
-        self._file.close()
+        if not self._closed:
+            self._closed = True
+            os.close(self._file)
 
 
 def _id_of(path: Path) -> tuple[int, int] | None:
