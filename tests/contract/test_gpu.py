@@ -11,6 +11,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal
 
+import pynvml
 import pytest
 from tests.contract.reading import check as check_reading
 from tests.fakes import FakeGpus
@@ -317,6 +318,29 @@ def test_use_is_that_since_the_last_reading(simulation: Simulation, reader: Nvml
         simulation.load(0, 0.0)
         await asyncio.sleep(SAMPLE_S)
         assert await used() is None  # the same samples are not given again
+
+    run(scene())
+
+
+@pytest.mark.parametrize("garbage", [2**64 - 1, 2**63, 2**62, 2**60])
+def test_a_count_that_no_card_reaches_is_not_to_be_had(
+    simulation: Simulation, reader: NvmlReader, monkeypatch: pytest.MonkeyPatch, garbage: int
+) -> None:
+    """NVML says 2^64 - 1 for what is not available, and no ledger could take it."""
+
+    async def scene() -> None:
+        uuid = GpuUuid(simulation.gpu(0).uuid)
+        good = (await reader.read([uuid], DEADLINE_S))[uuid]
+        assert isinstance(good, GpuReading)
+        assert good.energy_mj is not None
+        assert good.capped_ns is not None
+        monkeypatch.setattr(pynvml, "nvmlDeviceGetTotalEnergyConsumption", lambda _: garbage)
+        violation = pynvml.c_nvmlViolationTime_t(referenceTime=1, violationTime=garbage)
+        monkeypatch.setattr(pynvml, "nvmlDeviceGetViolationStatus", lambda *_: violation)
+        answer = (await reader.read([uuid], DEADLINE_S))[uuid]
+        assert isinstance(answer, GpuReading)
+        assert (answer.energy_mj, answer.capped_ns) == (None, None)
+        assert answer.power_mw is not None
 
     run(scene())
 

@@ -20,6 +20,10 @@ T = TypeVar("T")
 CURRENT_LIMIT_FIELD = 190  # NVML_FI_DEV_POWER_CURRENT_LIMIT: what holds, an out-of-band limit included
 _LIMIT_FIELDS = [REQUESTED_LIMIT_FIELD, CURRENT_LIMIT_FIELD]
 
+NO_COUNT = 2**60
+"""No counter of a card comes so far: in nanoseconds it is 36 years, in millijoules a kilowatt for 36,000. What says so
+is garbage, as a rule NVML's 2^64 - 1 for *not available*."""
+
 
 class NvmlReader:
     """The ``GpuReader`` of NVIDIA cards. A device's calls never overlap, and one that hangs holds up no other."""
@@ -124,10 +128,10 @@ class NvmlReader:
             requested_mw=Milliwatts(requested),
             enforced_mw=Milliwatts(enforced),
             power_mw=None if power is None else Milliwatts(power),
-            energy_mj=None if energy is None else Millijoules(energy),
+            energy_mj=None if energy is None or energy >= NO_COUNT else Millijoules(energy),
             temperature_c=None if celsius is None else int(celsius),
             utilization_percent=None if use is None else int(use.gpu),
-            capped_ns=None if capped is None else int(capped.violationTime),
+            capped_ns=None if capped is None or capped.violationTime >= NO_COUNT else int(capped.violationTime),
             use_by_pid=by_pid,
         )
 
