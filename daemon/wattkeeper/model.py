@@ -308,7 +308,7 @@ class Basis(StrEnum):
 class Gap(StrEnum):
     """Why nobody can say whose an interval's energy was, or how much it was."""
 
-    OUTAGE = "outage"  # it ended with other holders than it began with
+    OUTAGE = "outage"  # its holders changed, and the counter could not be read then
     RESTART = "restart"  # the counter began anew: driver reload, GPU reset or reboot
     JUMP = "jump"  # the counter moved as no GPU can draw
 
@@ -332,10 +332,13 @@ class EnergySample:
 
 @dataclass(frozen=True, slots=True)
 class Watermark:
-    """The last counter value that has been accounted for, and who held the GPU from then on."""
+    """The last counter value that has been accounted for, and who held the GPU from then on.
+
+    ``owners`` None: they have changed since, and nobody knows what the counter was then.
+    """
 
     sample: EnergySample
-    owners: tuple[JobKey, ...]
+    owners: tuple[JobKey, ...] | None
 
 
 @dataclass(frozen=True, slots=True)

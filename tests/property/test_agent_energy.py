@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.one_node import AtLast, AtOnce, OneNode, gpu
 
-from wattkeeper.model import GpuUuid, Sharing
+from wattkeeper.model import EnergySample, GpuUuid, Sharing
 from wattkeeper.slurm.gres import GresGpu
 from wattkeeper.slurm.hook_event import EventKind
 
@@ -38,6 +38,26 @@ class Story:
         for uuid in (A, B):
             jobs = sum(usage.energy_mj for (_, gpu_of), usage in kept.usage.items() if gpu_of == uuid)
             assert jobs + kept.idle_mj.get(uuid, 0) + kept.unattributed_mj.get(uuid, 0) == self.shown_mj(uuid)
+
+    def check_whose(self) -> None:
+        """An interval within which a GPU's holders changed is nobody's, also where they changed back."""
+        held: dict[GpuUuid, set[tuple[object, ...]]] = {A: set(), B: set()}
+        marks: dict[GpuUuid, EnergySample] = {}
+        changed: set[GpuUuid] = set()
+        for change in self.node.changes:
+            newer = {mark.sample.gpu: mark.sample for mark in change.watermarks}
+            cut = {uuid for uuid, sample in newer.items() if sample != marks.get(uuid)}
+            for charge in change.charges:
+                if charge.gpu in changed & cut:
+                    assert (charge.jobs_mj, charge.idle_mj) == ({}, 0)
+            for uuid, holders in held.items():
+                before = set(holders)
+                holders -= {(h.job.key, h.since_mono) for h in change.removed if h.gpu == uuid}
+                holders |= {(h.job.key, h.since_mono) for h in change.added if h.gpu == uuid}
+                if holders != before:
+                    changed.add(uuid)
+            changed -= cut
+            marks.update(newer)
 
     def mend(self) -> None:
         """Every card answers again, and an agent that started without one is restarted."""
@@ -141,6 +161,7 @@ def test_jobs_and_idle_and_unattributed_are_what_the_counter_showed(deeds: list[
     for deed in deeds:
         deed(story)
         story.check()
+    story.check_whose()
     story.mend()
     story.node.go_on(1)
     story.node.tick()
@@ -164,3 +185,4 @@ def test_what_waited_for_the_ledger_when_the_agent_was_killed_is_read_from_the_c
     story.node.tick()
     story.node.prolog(9, "0,1")
     story.check()
+    story.check_whose()

@@ -64,8 +64,8 @@ METRICS_TAIL = """
 `unknown_job`; `unmapped`: Slurm's GPU numbers fit no device; `invalid`; \
 `refused`: what lay in the spool under an event's name was not Slurm's |
 | `account_energy_joules_total` | `domain` | `gpu` |
-| `energy_gaps_total` | `cause` | `outage`: other holders at its end than at its beginning, or a card without a \
-counter that could not be read; `restart`: the counter began anew; `jump`: it moved as no GPU can draw |
+| `energy_gaps_total` | `cause` | `outage`: its holders changed, and the counter was not read then, or a card \
+without a counter was not looked at; `restart`: the counter began anew; `jump`: it moved as no GPU can draw |
 | `requests_total` | `outcome` | `none`, `granted`, `clamped`, `denied`, `malformed` |
 | `slurm_lookups_total` | `source` | `pyslurm`; `scontrol` (and `squeue`, where its text settles nothing) |
 | `slurm_lookups_total` | `outcome` | `ok`, `timeout`, `refused`; `wrong`: of another job, or garbage; `not_found` |

@@ -184,6 +184,44 @@ def test_a_counter_that_fails_to_answer_once_is_not_replaced_by_power() -> None:
     assert node.gaps() == {}
 
 
+@pytest.mark.parametrize("restarts", [False, True], ids=["one agent", "killed in between"])
+@pytest.mark.parametrize("beside", [False, True], ids=["on an idle GPU", "beside another job"])
+def test_a_job_that_came_and_went_while_no_agent_was_there_is_paid_for_by_nobody(beside: bool, restarts: bool) -> None:
+    node = OneNode(gpu(0), gres=shared(1))
+    node.tick()
+    if beside:
+        node.prolog(7, "0")
+    node.go_on(60, GPU_0=50_000_000)
+    node.start()
+    node.post(EventKind.PROLOG, 8, {"SLURM_JOB_GPUS": "0"}, node.ago(50))
+    if restarts:
+        node.start()
+    node.post(EventKind.EPILOG, 8, {}, node.ago(10))
+    if restarts:
+        node.start()
+    node.go_on(1)
+    node.tick()
+    mine = node.state.gpus[A]
+    assert (node.used_mj(A), mine.idle_mj, mine.unattributed_mj) == ({}, 0, 50_000_000)
+    node.go_on(1, GPU_0=1_000)
+    node.tick()
+    assert (node.used_mj(A), mine.idle_mj) == (({7: 1_000}, 0) if beside else ({}, 1_000))
+
+
+def test_a_job_that_came_and_went_while_its_gpu_did_not_answer_is_paid_for_by_nobody() -> None:
+    node = OneNode(gpu(0), gres=shared(1))
+    node.tick()
+    node.prolog(7, "0")
+    node.gpus.gpus[A].hang()
+    node.prolog(8, "0")
+    node.go_on(10, GPU_0=5_000_000)
+    node.epilog(8)
+    node.gpus.gpus[A].mend()
+    node.tick()
+    assert (node.used_mj(A), node.state.gpus[A].unattributed_mj) == ({}, 5_000_000)
+    assert node.gaps() == {"outage": 1}
+
+
 def test_gaps_are_counted_by_their_cause_and_begin_at_0() -> None:
     node = OneNode(gpu(0), gpu(1))
     assert {key: n for key, n in node.tally.view().energy_gaps.items() if key[0] == 1} == {

@@ -37,7 +37,7 @@ def attribute(
 
     * The same holders at both ends: theirs, by ``weights`` where there are several and at least one weighs anything,
       else in equal parts; *idle* where there is no holder.
-    * Different holders (an outage): nobody can say, *unattributed*.
+    * Different holders (an outage), or others in between: nobody can say, *unattributed*.
     * The counter restarted (driver reload, GPU reset, reboot): what it shows now came after, from unknown hands, and is
       *unattributed*; what it had gained between the watermark and the restart is lost to every reader of it.
     * The counter moved as no GPU can draw, given its highest limit ``most_mw``: what it gained is *unattributed*,
@@ -59,7 +59,7 @@ def attribute(
     if most_mj is not None and gained > most_mj:
         return whole(unattributed_mj=Millijoules(gained), gap=Gap.JUMP)
     holders = sorted(set(owners))
-    if holders != sorted(set(watermark.owners)):
+    if watermark.owners is None or holders != sorted(set(watermark.owners)):
         return whole(unattributed_mj=Millijoules(gained), gap=Gap.OUTAGE)
     if not holders:
         return whole(idle_mj=Millijoules(gained))
