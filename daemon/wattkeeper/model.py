@@ -343,7 +343,7 @@ class Watermark:
 
 @dataclass(frozen=True, slots=True)
 class Charges:
-    """Whose the energy of one interval is. The three parts sum to the counter's delta, exactly.
+    """Whose the energy of one interval is. The three parts sum to the counter's delta, exactly, but for a jump.
 
     What follows is of the interval as a whole, and goes to each of its holders: its length, how long of it the limit
     held the GPU back, the power at its end. ``at`` is when it ended.

@@ -28,9 +28,8 @@ class Story:
 
     def shown_mj(self, uuid: GpuUuid) -> int:
         """A counter that reads less than before began anew: all that it shows came since."""
-        marks = (mark for change in self.node.changes for mark in change.watermarks if mark.sample.gpu == uuid)
-        readings = [mark.sample.energy_mj for mark in marks]
-        return sum(now - before if now >= before else now for before, now in pairwise(readings))
+        marks = [mark for change in self.node.changes for mark in change.watermarks if mark.sample.gpu == uuid]
+        return sum(came_mj(before.sample, now.sample) for before, now in pairwise(marks))
 
     def check_sums(self) -> None:
         """The ledger's sums are the counters'."""
@@ -85,6 +84,14 @@ class Story:
         assert sum(kept.accounts_mj.values()) == sum(view.energy_mj for view in shown.values()) == charged
 
 
+def came_mj(before: EnergySample, now: EnergySample) -> int:
+    """What a counter's two readings say was drawn, at most what a GPU of 700 W can: less came, or garbage."""
+    most_mj = int(3 * 700_000 * (now.at_mono - before.at_mono + 1))
+    if now.energy_mj < before.energy_mj:
+        return now.energy_mj if now.energy_mj <= most_mj else 0
+    return min(now.energy_mj - before.energy_mj, most_mj)
+
+
 Deed = Callable[[Story], object]
 
 
@@ -117,6 +124,19 @@ def counter_restarts(uuid: GpuUuid, now_mj: int) -> Deed:
     return lambda story: story.node.show(uuid, energy_mj=now_mj)
 
 
+def glitch(uuid: GpuUuid, shown_mj: int) -> Deed:
+    """The counter shows something else once, and goes on."""
+
+    def show_once(story: Story) -> None:
+        good = story.node.gpus.gpus[uuid].reading.energy_mj
+        story.node.show(uuid, energy_mj=shown_mj)
+        story.node.go_on(1)
+        story.node.tick()
+        story.node.show(uuid, energy_mj=good)
+
+    return show_once
+
+
 def lose(uuid: GpuUuid) -> Deed:
     return lambda story: setattr(story.node.gpus.gpus[uuid], "lost", True)
 
@@ -135,6 +155,7 @@ def tick(story: Story) -> None:
 
 _jobs, _gpus, _uuids = st.integers(1, 4), st.sampled_from(["0", "1", "0,1"]), st.sampled_from([A, B])
 _gains = st.integers(0, PLAUSIBLE_MJ)
+_garbage = st.integers(0, 2**59) | st.integers(0, 2 * PLAUSIBLE_MJ)
 _deeds = st.lists(
     st.one_of(
         st.builds(gain, _gains, _gains),
@@ -146,6 +167,7 @@ _deeds = st.lists(
         st.builds(spooled, st.sampled_from(list(EventKind)), _jobs, _gpus, st.floats(0, 5)),
         st.builds(drained, st.lists(st.tuples(st.sampled_from(list(EventKind)), _jobs, _gpus), max_size=4)),
         st.builds(counter_restarts, _uuids, _gains),
+        st.builds(glitch, _uuids, _garbage),
         st.builds(lose, _uuids),
         st.builds(find, _uuids),
         st.just(restart),

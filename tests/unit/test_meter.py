@@ -222,6 +222,23 @@ def test_a_job_that_came_and_went_while_its_gpu_did_not_answer_is_paid_for_by_no
     assert node.gaps() == {"outage": 1}
 
 
+def test_a_counter_that_reads_0_once_is_not_counted_anew_from_its_beginning() -> None:
+    node = OneNode(gpu(0))
+    node.show("GPU-0", energy_mj=1_800_000_000_000)
+    node.start()
+    node.tick()
+    node.prolog(7, "0")
+    node.show("GPU-0", energy_mj=0)
+    node.go_on(5)
+    node.tick()
+    node.show("GPU-0", energy_mj=1_800_004_000_000)
+    node.go_on(5)
+    node.tick()
+    assert node.used_mj(A) == {}
+    assert 4_000_000 <= node.state.gpus[A].unattributed_mj <= 3 * 4_200_000
+    assert node.gaps() == {"restart": 1, "jump": 1}
+
+
 def test_gaps_are_counted_by_their_cause_and_begin_at_0() -> None:
     node = OneNode(gpu(0), gpu(1))
     assert {key: n for key, n in node.tally.view().energy_gaps.items() if key[0] == 1} == {
