@@ -7,6 +7,7 @@ import pytest
 from tests.one_node import OneNode, gpu, shared
 
 from wattkeeper.core.holdings import Moment
+from wattkeeper.exporters.prometheus import Exporter
 from wattkeeper.model import Basis, EnergySource, GpuUuid, Holding, JobKey, Usage
 from wattkeeper.privileged.evidence import evidence_of
 from wattkeeper.protocols import JobNote
@@ -141,6 +142,19 @@ def test_a_card_without_a_counter_is_metered_by_its_power() -> None:
     assert node.used_mj(A) == {7: 2 * 200_000 + 300_000}
     assert usage(node, 7).sources == {EnergySource.POWER}
     assert usage(node, 7).peak_mw == 300_000
+
+
+def test_a_power_that_no_gpu_can_draw_is_charged_to_nobody_and_shown_to_nobody() -> None:
+    node = without_counter()
+    node.prolog(7, "0")
+    for power_mw in (100_000, 4_294_967_295, 100_000):
+        node.show("GPU-0", power_mw=Milliwatts(power_mw))
+        node.go_on(2)
+        node.tick()
+        page, _ = Exporter(node.snapshot, "full", node.clock.mono).render("Prometheus")
+        assert (b"\nwattkeeper_gpu_power_watts{" in page) == (power_mw == 100_000)
+    assert (node.used_mj(A), usage(node, 7).peak_mw) == ({7: 600_000}, 100_000)
+    assert node.gaps() == {}
 
 
 def test_a_hole_in_its_power_is_a_gap_that_no_job_pays_for_or_is_said_to_have_lasted() -> None:
