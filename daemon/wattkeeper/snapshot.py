@@ -31,6 +31,7 @@ class GpuView:
     """One GPU. ``reading`` is None where it has not answered lately; ``error`` says why not, or why no write.
 
     ``ours``: we have written its limit since boot and not given it back. ``yielded``: left to another writer.
+    ``idle_mj`` and ``unattributed_mj`` are None where it has never told what it uses.
     """
 
     info: GpuInfo
@@ -42,8 +43,8 @@ class GpuView:
     hold: AdminHold | None = None
     yielded: bool = False
     error: str | None = None
-    idle_mj: Millijoules = Millijoules(0)
-    unattributed_mj: Millijoules = Millijoules(0)
+    idle_mj: Millijoules | None = Millijoules(0)
+    unattributed_mj: Millijoules | None = Millijoules(0)
 
 
 @dataclass(frozen=True, slots=True)

@@ -43,7 +43,8 @@ is on the unix socket `/run/wattkeeper/read.sock`. A scrape reads no device: it 
 - The energy of an account is there, and carries its name, whatever `job_labels` says. It goes on over restarts.
 - The energy of a job or an account is shown to each client at its beginning first, so that `increase()` misses nothing
   of a job that is shorter than a scrape: [zero-first](decisions/zero-first.md).
-- A card without an energy counter has no `gpu_energy_joules_total`; its jobs are metered by its power.
+- A card without an energy counter has no `gpu_energy_joules_total`; its jobs are metered by its power. One that
+  does not tell that either has no series of energy.
 
 | metric | type | labels | meaning |
 | --- | --- | --- | --- |

@@ -144,6 +144,29 @@ def test_a_card_without_a_counter_is_metered_by_its_power() -> None:
     assert usage(node, 7).peak_mw == 300_000
 
 
+def energy_shown(node: OneNode) -> set[str]:
+    """The names of the page's series of GPUs' energy, and of jobs'."""
+    page, _ = Exporter(node.snapshot, "full", node.clock.mono).render("Prometheus")
+    names = (line.partition("{")[0] for line in page.decode().splitlines() if line[:1] != "#")
+    return {name.removeprefix("wattkeeper_") for name in names if "gpu" in name and "energy_joules" in name}
+
+
+def test_a_card_that_tells_nothing_of_its_energy_has_none_rather_than_0() -> None:
+    node = OneNode(gpu(0))
+    node.show("GPU-0", energy_mj=None, power_mw=None)
+    node.start()
+    node.prolog(7, "0")
+    node.tick()
+    assert energy_shown(node) == set()
+    node.show("GPU-0", power_mw=Milliwatts(100_000))
+    node.tick()
+    of_gpu = {"gpu_idle_energy_joules_total", "gpu_unattributed_energy_joules_total"}
+    assert energy_shown(node) == {*of_gpu, "job_gpu_energy_joules_total"}
+    node.show("GPU-0", power_mw=None)  # what was counted stays counted
+    node.tick()
+    assert energy_shown(node) >= of_gpu
+
+
 def test_a_power_that_no_gpu_can_draw_is_charged_to_nobody_and_shown_to_nobody() -> None:
     node = without_counter()
     node.prolog(7, "0")

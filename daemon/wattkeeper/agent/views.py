@@ -52,8 +52,8 @@ def _gpu(state: State, gpu: Gpu) -> GpuView:
         hold=gpu.hold,
         yielded=gpu.drift.yielded,
         error=gpu.read_error or gpu.error,
-        idle_mj=gpu.idle_mj,
-        unattributed_mj=gpu.unattributed_mj,
+        idle_mj=gpu.idle_mj if gpu.watermark is not None else None,
+        unattributed_mj=gpu.unattributed_mj if gpu.watermark is not None else None,
     )
 
 
