@@ -221,6 +221,20 @@ def test_a_counter_that_fails_to_answer_once_is_not_replaced_by_power() -> None:
     assert node.gaps() == {}
 
 
+def test_nor_is_one_that_fails_to_at_the_first_look_of_a_boot() -> None:
+    node = OneNode(gpu(0))
+    node.tick()
+    node.clock.boot = "boot-2"
+    node.show("GPU-0", energy_mj=None)
+    node.start()
+    node.tick()
+    node.show("GPU-0", energy_mj=90_000_000)
+    node.go_on(5)
+    node.tick()
+    assert node.state.gpus[A].unattributed_mj == 90_000_000
+    assert node.gaps() == {"restart": 1}
+
+
 @pytest.mark.parametrize("restarts", [False, True], ids=["one agent", "killed in between"])
 @pytest.mark.parametrize("beside", [False, True], ids=["on an idle GPU", "beside another job"])
 def test_a_job_that_came_and_went_while_no_agent_was_there_is_paid_for_by_nobody(beside: bool, restarts: bool) -> None:

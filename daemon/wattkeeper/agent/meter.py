@@ -26,17 +26,17 @@ Cut = tuple[tuple[Charges, ...], tuple[Watermark, ...]]
 def sample_of(state: State, gpu: Gpu, reading: GpuReading | None) -> EnergySample | None:
     """The GPU's energy at a reading: its counter, or where the card has none its power, integrated since before.
 
-    None where there is no reading, or it says neither. A card whose counter was ever read in this boot has one: a
-    reading without it is a reading that failed.
+    None where there is no reading, or it says neither. A card whose counter was ever read, in an earlier boot too, has
+    one (all do from Volta on): a reading without it is a reading that failed.
     """
     if reading is None:
         return None
     source, energy_mj = EnergySource.COUNTER, reading.energy_mj
     if energy_mj is None:
-        before = _of_this_boot(state, gpu)
-        if reading.power_mw is None or (before is not None and before.source is EnergySource.COUNTER):
+        mark = gpu.watermark
+        if reading.power_mw is None or (mark is not None and mark.sample.source is EnergySource.COUNTER):
             return None
-        source, energy_mj = EnergySource.POWER, _integrated(state, before, reading)
+        source, energy_mj = EnergySource.POWER, _integrated(state, _of_this_boot(state, gpu), reading)
     return EnergySample(
         gpu.info.uuid,
         energy_mj,
