@@ -11,7 +11,6 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal
 
-import pynvml
 import pytest
 from tests.contract.reading import check as check_reading
 from tests.fakes import FakeGpus
@@ -318,60 +317,6 @@ def test_use_is_that_since_the_last_reading(simulation: Simulation, reader: Nvml
         simulation.load(0, 0.0)
         await asyncio.sleep(SAMPLE_S)
         assert await used() is None  # the same samples are not given again
-
-    run(scene())
-
-
-@pytest.mark.parametrize(("sm_util", "ahead_s"), [(2_147_483_632, 0), (101, 0), (50, 3600), (50, 2**33)])
-def test_a_sample_of_use_that_cannot_be_is_left_out(
-    simulation: Simulation, reader: NvmlReader, monkeypatch: pytest.MonkeyPatch, sm_util: int, ahead_s: int
-) -> None:
-    """Seen with Syllo/nvtop (issue 110) and NVIDIA/DCGM (issue 83): percentages of 2^31 and the like."""
-
-    def samples(*use: tuple[int, int, float]) -> Callable[..., list[pynvml.c_nvmlProcessUtilizationSample_t]]:
-        made = [
-            pynvml.c_nvmlProcessUtilizationSample_t(pid=pid, timeStamp=int((time.time() + s) * 1e6), smUtil=sm)
-            for pid, sm, s in use
-        ]
-        return lambda *_: made
-
-    async def used() -> Mapping[int, int] | None:
-        uuid = GpuUuid(simulation.gpu(0).uuid)
-        answer = (await reader.read([uuid], DEADLINE_S, [uuid]))[uuid]
-        assert isinstance(answer, GpuReading)
-        return answer.use_by_pid
-
-    async def scene() -> None:
-        name = "nvmlDeviceGetProcessUtilization"
-        monkeypatch.setattr(pynvml, name, samples((10, sm_util, ahead_s), (11, 60, 0)))
-        assert await used() == {11: 60}
-        monkeypatch.setattr(pynvml, name, samples((10, sm_util, ahead_s)))
-        assert await used() is None
-        monkeypatch.setattr(pynvml, name, samples((10, 100, 1)))  # what was left out does not hide what comes later
-        assert await used() == {10: 100}
-
-    run(scene())
-
-
-@pytest.mark.parametrize("garbage", [2**64 - 1, 2**63, 2**62, 2**60])
-def test_a_count_that_no_card_reaches_is_not_to_be_had(
-    simulation: Simulation, reader: NvmlReader, monkeypatch: pytest.MonkeyPatch, garbage: int
-) -> None:
-    """NVML says 2^64 - 1 for what is not available, and no ledger could take it."""
-
-    async def scene() -> None:
-        uuid = GpuUuid(simulation.gpu(0).uuid)
-        good = (await reader.read([uuid], DEADLINE_S))[uuid]
-        assert isinstance(good, GpuReading)
-        assert good.energy_mj is not None
-        assert good.capped_ns is not None
-        monkeypatch.setattr(pynvml, "nvmlDeviceGetTotalEnergyConsumption", lambda _: garbage)
-        violation = pynvml.c_nvmlViolationTime_t(referenceTime=1, violationTime=garbage)
-        monkeypatch.setattr(pynvml, "nvmlDeviceGetViolationStatus", lambda *_: violation)
-        answer = (await reader.read([uuid], DEADLINE_S))[uuid]
-        assert isinstance(answer, GpuReading)
-        assert (answer.energy_mj, answer.capped_ns) == (None, None)
-        assert answer.power_mw is not None
 
     run(scene())
 
