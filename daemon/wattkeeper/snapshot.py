@@ -31,7 +31,7 @@ class GpuView:
     """One GPU. ``reading`` is None where it has not answered lately; ``error`` says why not, or why no write.
 
     ``ours``: we have written its limit since boot and not given it back. ``yielded``: left to another writer.
-    ``idle_mj`` and ``unattributed_mj`` are None as long as the ledger could not be read.
+    ``idle_mj`` and ``unattributed_mj`` are None where it has never told what it uses, or the ledger cannot be read yet.
     """
 
     info: GpuInfo

@@ -11,6 +11,7 @@ from tests.contract.changes import DAY, NOW, A, B, change, charges, facts, holdi
 
 from wattkeeper.errors import StoreError
 from wattkeeper.ledger.memory import MemoryStore
+from wattkeeper.ledger.merge import merged
 from wattkeeper.ledger.store import SqliteStore
 from wattkeeper.model import (
     UNKNOWN,
@@ -196,6 +197,20 @@ def test_a_change_that_comes_again_is_charged_once(store: Store) -> None:
     assert (kept.idle_mj, kept.unattributed_mj) == ({A: 3}, {A: 2})
     assert kept.accounts_mj == {("", ""): 13}
     assert kept.watermarks == {A: mark(A, 8, mono=9.0), B: mark(B, 7)}
+
+
+def test_that_owners_have_changed_since_a_watermark_is_kept_whatever_comes_again(store: Store) -> None:
+    cut = change(charges=(charges(A, j1=5),), watermarks=(mark(A, 5, key(1)),))
+    changed = change(charges=(charges(A),), watermarks=(Watermark(mark(A, 5).sample, None),))
+    for each in (cut, changed, changed, cut, merged(cut, changed)):
+        store.commit(each)
+    assert store.load().watermarks == {A: Watermark(mark(A, 5).sample, None)}
+    later = change(charges=(charges(A, nobodys=2),), watermarks=(mark(A, 7, key(1), mono=9.0),))
+    for each in (later, changed, later):
+        store.commit(each)
+    kept = store.load()
+    assert kept.watermarks == {A: mark(A, 7, key(1), mono=9.0)}
+    assert (kept.usage, kept.unattributed_mj) == ({(key(1), A): used(5)}, {A: 2})
 
 
 def test_the_monotonic_clock_of_another_boot_says_nothing(store: Store) -> None:

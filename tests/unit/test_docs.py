@@ -45,7 +45,8 @@ is on the unix socket `/run/wattkeeper/read.sock`. A scrape reads no device: it 
 - The energy of an account is there, and carries its name, whatever `job_labels` says. It goes on over restarts.
 - The energy of a job or an account is shown to each client at its beginning first, so that `increase()` misses nothing
   of a job that is shorter than a scrape: [zero-first](decisions/zero-first.md).
-- A card without an energy counter has no `gpu_energy_joules_total`; its jobs are metered by its power.
+- A card without an energy counter has no `gpu_energy_joules_total`; its jobs are metered by its power. One that
+  does not tell that either has no series of energy.
 
 | metric | type | labels | meaning |
 | --- | --- | --- | --- |
@@ -66,8 +67,8 @@ METRICS_TAIL = """
 `unknown_job`; `unmapped`: Slurm's GPU numbers fit no device; `invalid`; \
 `refused`: what lay in the spool under an event's name was not Slurm's |
 | `account_energy_joules_total` | `domain` | `gpu` |
-| `energy_gaps_total` | `cause` | `outage`: other holders at its end than at its beginning, or a card without a \
-counter that could not be read; `restart`: the counter began anew; `jump`: it moved as no GPU can draw |
+| `energy_gaps_total` | `cause` | `outage`: its holders changed, and the counter was not read then, or a card \
+without a counter was not looked at; `restart`: the counter began anew; `jump`: it moved as no GPU can draw |
 | `requests_total` | `outcome` | `none`, `granted`, `clamped`, `denied`, `malformed` |
 | `slurm_lookups_total` | `source` | `pyslurm`; `scontrol` (and `squeue`, where its text settles nothing) |
 | `slurm_lookups_total` | `outcome` | `ok`, `timeout`, `refused`; `wrong`: of another job, or garbage; `not_found` |

@@ -42,6 +42,7 @@ def take_snapshot(state: State, tally: Tally, clock: Clock) -> Snapshot:
 
 
 def _gpu(state: State, gpu: Gpu) -> GpuView:
+    told = state.totals_known and gpu.watermark is not None
     return GpuView(
         info=gpu.info,
         reading=gpu.reading,
@@ -52,8 +53,8 @@ def _gpu(state: State, gpu: Gpu) -> GpuView:
         hold=gpu.hold,
         yielded=gpu.drift.yielded,
         error=gpu.read_error or gpu.error,
-        idle_mj=gpu.idle_mj if state.totals_known else None,
-        unattributed_mj=gpu.unattributed_mj if state.totals_known else None,
+        idle_mj=gpu.idle_mj if told else None,
+        unattributed_mj=gpu.unattributed_mj if told else None,
     )
 
 

@@ -246,9 +246,10 @@ def _add_gpu(page: _Page, gpu: GpuView, oldest_mono: float) -> None:
     info = gpu.info
     labels = (str(info.minor), info.uuid)
     page.add("gpu_info", (*labels, info.model, info.driver_version), 1)
-    for name, energy in (("idle", gpu.idle_mj), ("unattributed", gpu.unattributed_mj)):
-        if energy is not None:
-            page.add(f"gpu_{name}_energy_joules_total", labels, joules(energy))
+    if gpu.idle_mj is not None:
+        page.add("gpu_idle_energy_joules_total", labels, joules(gpu.idle_mj))
+    if gpu.unattributed_mj is not None:
+        page.add("gpu_unattributed_energy_joules_total", labels, joules(gpu.unattributed_mj))
     page.add("gpu_drift_yielded", labels, gpu.yielded)
     page.add("gpu_held", labels, gpu.hold is not None)
     if gpu.target is not None:
