@@ -188,6 +188,7 @@ class Server:
         task.add_done_callback(self._tasks.discard)
         done, _ = await asyncio.wait({task}, timeout=ANSWER_DEADLINE_S[kind])
         if not done:
+            self._doors.changed()  # the job's own line is asked for next, and says that nothing is set yet
             return self._unsure(kind, "the driver is slow: the limits are not confirmed yet")
         answer = task.result()
         if answer.outcome == "invalid":
