@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from wattkeeper.api.line import energy_j, held_back, mean_w, percent
+from wattkeeper.api.line import earlier_use, energy_j, held_back, mean_w, percent
 from wattkeeper.cli import HELP
 from wattkeeper.cli.client import client, run_dir_option
 from wattkeeper.cli.jobid import JobIdType, raw_job_id
@@ -62,7 +62,8 @@ What the table says of each GPU:
   from        the card's own energy counter; or its power, integrated, where it has no counter
 
 \b
-A dash: no card told. A job on several nodes is shown by each of them for itself.
+A dash: no card told. A job on several nodes is shown by each of them for itself, a requeued one by its last run here;
+before is what its earlier runs used. The plain number of an array or het job is one of its tasks, or its first part.
 Users see their own jobs, root sees all. Jobs that ended stay for as long as the ledger keeps them (ledger.keep).
 Exit code 1: this node's agent knows no such job, or none answers.""",
 )
@@ -95,9 +96,10 @@ def lines_of(answer: Mapping[str, Any], now_at: float, name: str = "") -> list[s
     if ended is not None:
         state = f"ran for {format_duration(max(0.0, ended - began))}"
     also = f" ({name})" if name not in {"", str(answer["job_id"])} else ""
+    run = f", run {shown(answer['run'])}," if answer.get("earlier_runs") else ""
     lines = [
         (
-            f"job {shown(answer['job_id'])}{also} of {shown(answer['user'])} on {shown(answer['node'])}"
+            f"job {shown(answer['job_id'])}{also}{run} of {shown(answer['user'])} on {shown(answer['node'])}"
             f"{' (' + ', '.join(parts) + ')' if parts else ''}, {state}"
         ),
         f"asked   {shown(answer['asked'])}: {shown(answer['outcome'])}" if answer["asked"] else "asked   nothing",
@@ -107,6 +109,8 @@ def lines_of(answer: Mapping[str, Any], now_at: float, name: str = "") -> list[s
         return [*lines, "got     no GPU on this node"]
     lines += [f"got     {gpu_names(group.minors)}: {got(group)}" for group in groups]
     lines += _used(energy_j(answer), sorted(answer["gpus"], key=lambda gpu: int(gpu["gpu"])))
+    if earlier_use(answer):
+        lines.append(f"before  {earlier_use(answer)} on this node ({', '.join(map(shown, answer['earlier_runs']))})")
     for group in groups:
         if group.gpu["steps"]:
             lines.append(f"why     {gpu_names(group.minors)}:")
