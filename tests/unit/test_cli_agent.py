@@ -15,8 +15,9 @@ import pytest
 from click.testing import CliRunner, Result
 from tests.unit.agent_stub import AgentStub, agent_stub
 
-from wattkeeper.cli.client import AgentClient, AgentRefusedError
+from wattkeeper.cli.client import DEFAULT_RUN_DIR, AgentClient, AgentRefusedError
 from wattkeeper.cli.main import cli
+from wattkeeper.config.settings import DEFAULT_PATH
 from wattkeeper.errors import AgentUnreachableError, WattkeeperError
 
 
@@ -154,6 +155,15 @@ def test_what_is_not_known_of_a_job_is_a_dash(agent: AgentStub) -> None:
     ]
 
 
+def test_the_mean_of_a_moment_is_a_dash(agent: AgentStub) -> None:
+    agent.answers["/v1/jobs/12"] = 200, job(gpus=[job_gpu(0, energy_j=180.8, seconds=0.2, mean_w=904.0, steps=[])])
+    assert run(agent, "job", "12").output.splitlines()[3:] == [
+        "energy  181 J: peak 402 W, held back by the cap 100 % of the time",
+        "          GPU  energy  time  mean   peak  held back  divided by   from",
+        "            0   181 J   0 s     -  402 W      100 %  only holder  the card's counter",
+    ]
+
+
 def test_the_line_is_the_agents_own(agent: AgentStub) -> None:
     agent.answers["/v1/jobs/12/line"] = 200, "wattkeeper: job 12 used 1.20 kWh (GPU 0: mean 310 W)\n"
     result = run(agent, "job", "12", "--line")
@@ -246,6 +256,13 @@ def test_unknown_job(agent: AgentStub) -> None:
     result = run(agent, "job", "99")
     assert isinstance(result.exception, AgentRefusedError)
     assert (result.exception.status, str(result.exception)) == (404, "no job 99 of yours on this node")
+
+
+@pytest.mark.skipif(DEFAULT_RUN_DIR.exists() or DEFAULT_PATH.exists(), reason="an agent is installed here")
+def test_without_an_agent_it_is_said_where_ended_jobs_are_to_be_found() -> None:
+    error = str(CliRunner().invoke(cli, ["job", "101"], env={"WATTKEEPER_RUN_DIR": None}).exception)
+    assert "no agent is listening" in error
+    assert error.endswith("; jobs that ended are in /var/lib/wattkeeper/records as well, for root")
 
 
 def test_hold_resume_and_restore(agent: AgentStub) -> None:

@@ -92,6 +92,15 @@ def test_when_only_the_ledger_knows_it() -> None:
     check(node)
 
 
+def test_root_is_not_told_of_jobs_of_its_own_and_both_where_to_look() -> None:
+    (name,) = json.loads(ask(OneNode(gpu(0)), "/v1/jobs/999")).values()
+    whose = "" if os.geteuid() == 0 else " of yours"
+    assert name == (
+        f"this node knows no job 999{whose}, neither now nor in its ledger; "
+        "ask on the job's own nodes: sacct -j 999 -o nodelist"
+    )
+
+
 def test_a_job_that_ran_once_has_no_earlier_runs() -> None:
     node = OneNode(gpu(0), policy=AS_ASKED)
     node.prolog(7, "0")

@@ -5,6 +5,9 @@ from typing import Any
 
 from wattkeeper.units import Millijoules, Milliwatts, format_energy, format_power
 
+MEAN_FROM_S = 1.0
+"""Over less time people are told no mean: a card's counter moves in steps, it could be more than the card can draw."""
+
 
 def usage_line(job: Mapping[str, Any], num_nodes: object = None) -> str:
     """``wattkeeper: job 1234 used 1.20 kWh (GPUs 0,1: mean 310 W each, held back by the cap 12 % of the time)``.
@@ -51,8 +54,8 @@ def total(gpus: Sequence[Mapping[str, Any]], name: str) -> float | None:
 
 
 def mean_w(gpus: Sequence[Mapping[str, Any]]) -> float | None:
-    """Mean power of a GPU, in watts, over the time for which there is an energy; None where there was none."""
-    metered = [gpu for gpu in gpus if gpu.get("energy_j") is not None and gpu.get("seconds")]
+    """Mean power of a GPU, in watts, over the time for which there is an energy; None where there is too little."""
+    metered = [gpu for gpu in gpus if gpu.get("energy_j") is not None and (gpu.get("seconds") or 0.0) >= MEAN_FROM_S]
     seconds, joules = total(metered, "seconds"), total(metered, "energy_j")
     return joules / seconds if seconds and joules is not None else None
 

@@ -119,8 +119,9 @@ class Server:
             return await self._job(int(request.match_info["id"]), uid_of(request))
 
         async def message(request: web.Request) -> web.Response:
-            found = present.find_job(self._doors.snapshot(), int(request.match_info["id"]), uid_of(request))
-            return _no_job(request.match_info["id"]) if found is None else web.Response(text=found.message + "\n")
+            job_id, uid = int(request.match_info["id"]), uid_of(request)
+            found = present.find_job(self._doors.snapshot(), job_id, uid)
+            return _no_job(job_id, uid) if found is None else web.Response(text=found.message + "\n")
 
         async def line(request: web.Request) -> web.Response:
             return await self._line(int(request.match_info["id"]), uid_of(request))
@@ -158,7 +159,7 @@ class Server:
         except StoreError as error:
             return _json({"error": f"job {job_id} is not here any more, and the ledger cannot tell: {error}"}, 503)
         if not runs:
-            return _no_job(job_id)
+            return _no_job(job_id, uid)
         note = runs[0].note
         job = {**past_json(runs[0]), **earlier_json(note.facts, note.started_at, self._doors.snapshot(), runs)}
         return web.Response(text=usage_line(job, note.facts.num_nodes) + "\n") if as_line else _json(job)
@@ -274,8 +275,9 @@ async def _nothing() -> None:
     """For ``gather`` where there is nothing to wait for."""
 
 
-def _no_job(job_id: int | str) -> web.Response:
-    return _json({"error": f"no job {job_id} of yours on this node, now or lately"}, 404)
+def _no_job(job_id: int, uid: int) -> web.Response:
+    what = f"this node knows no job {job_id}{' of yours' if uid else ''}, neither now nor in its ledger"
+    return _json({"error": f"{what}; ask on the job's own nodes: sacct -j {job_id} -o nodelist"}, 404)
 
 
 def _looked_at(snapshot: Snapshot, job: JobView) -> list[float | None]:

@@ -8,7 +8,7 @@ import click
 
 from wattkeeper.api.line import earlier_use, energy_j, held_back, mean_w, percent
 from wattkeeper.cli import HELP
-from wattkeeper.cli.client import client, run_dir_option
+from wattkeeper.cli.client import client, installed_settings, run_dir_option
 from wattkeeper.cli.jobid import JobIdType, raw_job_id
 from wattkeeper.cli.output import (
     NOTHING,
@@ -23,6 +23,7 @@ from wattkeeper.cli.output import (
     step_line,
     watts,
 )
+from wattkeeper.errors import AgentUnreachableError
 from wattkeeper.system.clock import SystemClock
 from wattkeeper.units import format_duration
 
@@ -77,15 +78,22 @@ def job(job_id: str, as_line: bool, as_json: bool, run_dir: Path | None) -> None
         raise click.UsageError("give --line or --json, not both")
     number = raw_job_id(job_id)
     agent = client(run_dir)
+    try:
+        answer: Any = agent.get_text(f"/v1/jobs/{number}/line") if as_line else agent.get(f"/v1/jobs/{number}")
+    except AgentUnreachableError as error:
+        if run_dir is not None:
+            raise
+        from wattkeeper.agent.ledger import RECORDS  # with all of the ledger: slow to import
+
+        records = installed_settings().state_dir / RECORDS
+        raise AgentUnreachableError(f"{error}; jobs that ended are in {records} as well, for root") from None
     if as_line:
-        click.echo(shown(agent.get_text(f"/v1/jobs/{number}/line").strip()))
-        return
-    answer = agent.get(f"/v1/jobs/{number}")
-    if as_json:
+        click.echo(shown(answer.strip()))
+    elif as_json:
         print_json(answer)
-        return
-    for line in lines_of(answer, SystemClock().wall(), job_id):
-        click.echo(line)
+    else:
+        for line in lines_of(answer, SystemClock().wall(), job_id):
+            click.echo(line)
 
 
 def lines_of(answer: Mapping[str, Any], now_at: float, name: str = "") -> list[str]:
