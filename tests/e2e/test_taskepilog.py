@@ -22,7 +22,7 @@ from tests.lab.waiting import record
 SNIPPET = REPO / "deploy" / "slurm" / "taskepilog.sh"
 LINE = re.compile(
     r"wattkeeper: job (?P<job>\d+) used (?P<energy>[\d.]+ k?J)"
-    r" \(GPUs? (?P<gpus>[\d,]+): mean (?P<mean>\d+) W(?: each)?, held back by the cap \d+ % of the time\)"
+    r" \(GPUs? (?P<gpus>[\d,]+): (?:mean (?P<mean>\d+) W(?: each)?, )?held back by the cap \d+ % of the time\)"
 )
 ENDED = ".*CANCELLED AT.*"
 

@@ -1,14 +1,22 @@
 """What people and bills are told of a cap: what was set and read back, and else why nothing was."""
 
+import asyncio
+import os
+import tempfile
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.one_node import AS_ASKED, OneNode, gpu
+from tests.fakes import FakeGpus
+from tests.one_node import AS_ASKED, OneNode, gpu, raw_event
+from tests.property.test_hostile_requests import Asker
 
+from wattkeeper.agent.control import Control
 from wattkeeper.api.past import past_json
 from wattkeeper.api.present import find_job, job_json
+from wattkeeper.api.server import ANSWER_DEADLINE_S, Doors, Server
 from wattkeeper.cli.output import alike, got
 from wattkeeper.config.policy import parse_policies
 from wattkeeper.core.policy import Policy
@@ -19,6 +27,7 @@ from wattkeeper.slurm.hook_event import EventKind
 from wattkeeper.snapshot import AdminHold
 
 A = GpuUuid("GPU-0")
+ASKS = {"SLURM_JOB_COMMENT": "power=240W"}
 GRANTED = "you asked 240W; rule 'everyone' grants it"
 OBSERVING, _ = parse_policies(
     [
@@ -48,7 +57,7 @@ def told(node: OneNode, job_id: int = 1) -> dict[str, Any]:
 
 def begin(node: OneNode) -> dict[str, Any]:
     """A job that asks for 240 W has begun, and what is told right after its Prolog."""
-    node.prolog(1, "0", SLURM_JOB_COMMENT="power=240W")
+    node.prolog(1, "0", **ASKS)
     return told(node)
 
 
@@ -136,6 +145,44 @@ def test_a_cap_that_only_a_later_tick_could_set_is_told_and_recorded() -> None:
     assert end(node)["gpus"][0]["cap_w"] == 240.0
 
 
+class SlowSetter(FakeGpus):
+    """GPUs whose driver takes longer to set a limit than a Prolog waits."""
+
+    async def set_limit(self, uuid: str, limit_mw: int, deadline_s: float) -> int:
+        await asyncio.sleep(ANSWER_DEADLINE_S[EventKind.PROLOG] + 1)
+        return await super().set_limit(uuid, limit_mw, deadline_s)
+
+
+def test_a_prolog_that_did_not_wait_for_the_driver_is_followed_by_a_line_that_says_so() -> None:
+    node = OneNode(gpus=SlowSetter(gpu(0)), policy=AS_ASKED)
+    node.tick()
+    published = [node.snapshot()]
+    doors = Doors(
+        snapshot=lambda: published[-1],
+        metrics=lambda _: (b"", "text/plain"),
+        event=node._events.handle,
+        control=Control(node.parts),
+        changed=lambda: published.append(node.snapshot()),
+        event_users=lambda: frozenset({os.geteuid()}),
+        strict=lambda: False,
+    )
+
+    async def start_a_job(folder: Path) -> str:
+        server = Server(doors)
+        await server.open_sockets(folder, None)
+        asker = Asker(folder / "events.sock")
+        event = raw_event(1, {"SLURM_JOB_UID": str(os.geteuid()), "SLURM_JOB_GPUS": "0", **ASKS})
+        try:
+            await asyncio.to_thread(asker.ask, "POST", "/v1/events/prolog", event)
+            return (await asyncio.to_thread(asker.ask, "GET", "/v1/jobs/1/message"))[1]
+        finally:
+            await server.close()
+
+    with tempfile.TemporaryDirectory(prefix="wk") as folder:
+        line = asyncio.run(start_a_job(Path(folder)))
+    assert line == f"wattkeeper: GPU 0 not capped at 240 W: not set yet ({GRANTED})\n"
+
+
 def test_a_cap_that_could_not_follow_a_new_policy_is_the_one_that_was_set_last() -> None:
     node = node_of()
     begin(node)
@@ -171,7 +218,7 @@ def test_a_job_on_a_held_gpu_does_not_inherit_the_cap_of_the_one_before() -> Non
     begin(node)
     hold(node)
     node.epilog(1)
-    node.prolog(2, "0", SLURM_JOB_COMMENT="power=240W")
+    node.prolog(2, "0", **ASKS)
     assert told(node, 2)["gpus"][0]["cap_w"] is None
 
 
