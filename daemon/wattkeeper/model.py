@@ -240,6 +240,11 @@ class Decision:
     alone_mw: Milliwatts | None = None
     void: bool = False
 
+    @property
+    def limit_mw(self) -> Milliwatts | None:
+        """What the GPU gets by it, after every step; None: its limit is left alone."""
+        return self.steps[-1].cap_mw if self.steps else None
+
 
 @dataclass(frozen=True, slots=True)
 class Target:

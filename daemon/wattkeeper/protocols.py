@@ -132,7 +132,10 @@ class JobLookup(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class GpuNote:
-    """What a job got on one GPU: the cap in force, or the last."""
+    """What a job got on one GPU. ``cap_mw``: the cap that was last set and read back; None where none was.
+
+    A note that has none leaves what one before it said.
+    """
 
     minor: int
     model: str

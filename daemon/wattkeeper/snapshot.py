@@ -48,6 +48,20 @@ class GpuView:
 
 
 @dataclass(frozen=True, slots=True)
+class CapView:
+    """What a job's cap on one GPU is to be, and what came of that.
+
+    ``decided_mw``: by policy; None: the limit is left alone. ``set_mw``: what was last set for the job and read back;
+    None: nothing. ``observed``: it is not to be written. ``trouble``: why what was decided is not set, in words.
+    """
+
+    decided_mw: Milliwatts | None
+    set_mw: Milliwatts | None = None
+    observed: bool = False
+    trouble: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class JobView:
     """One run of a job on this node, still here or finished within ``metrics.grace``.
 
@@ -59,7 +73,7 @@ class JobView:
     facts: JobFacts
     gpus: tuple[GpuUuid, ...]
     decisions: Mapping[GpuUuid, Decision]
-    caps_mw: Mapping[GpuUuid, Milliwatts | None]
+    caps: Mapping[GpuUuid, CapView]
     usage: Mapping[GpuUuid, Usage]
     started_at: float
     ended_at: float | None

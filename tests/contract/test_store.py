@@ -261,6 +261,13 @@ def test_an_ended_run_is_to_be_recorded_with_all_that_is_known_of_it(store: Stor
     assert record.usage == {A: used(11)}  # B was never charged: what it used is not known
 
 
+def test_a_cap_that_was_set_stays_when_a_later_agent_does_not_know_it(store: Store) -> None:
+    store.commit(change(notes=(note(1, gpus={A: GpuNote(0, "H100", Milliwatts(250_000))}),)))
+    store.commit(change(notes=(note(1, NOW + 60, gpus={A: GpuNote(1, "H100", None)}),), over=(key(1),)))
+    [record] = store.unrecorded()
+    assert record.note.gpus == {A: GpuNote(1, "H100", Milliwatts(250_000))}
+
+
 def test_a_record_that_is_noted_is_never_given_again(store: Store) -> None:
     store.commit(change(notes=(note(1, NOW + 2), note(2, NOW + 1), note(3)), over=(key(1), key(2))))
     assert [record.note.facts.key for record in store.unrecorded()] == [key(2), key(1)]

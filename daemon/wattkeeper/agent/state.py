@@ -84,6 +84,7 @@ class Gpu:
 class Job:
     """One run of a job on this node, from its start until it is forgotten.
 
+    ``caps_mw``: of each GPU the limit that was last set for it and read back; a GPU that got none is not in it.
     ``born_mono``: since when this agent knows it; None where an agent before this one did. ``usage``: all that it was
     charged, ``counted_mj``: as much of that as no restart can take back.
     """
@@ -94,7 +95,7 @@ class Job:
     ended_at: float | None = None
     ended_mono: float | None = None
     decisions: dict[GpuUuid, Decision] = field(default_factory=dict)
-    caps_mw: dict[GpuUuid, Milliwatts | None] = field(default_factory=dict)
+    caps_mw: dict[GpuUuid, Milliwatts] = field(default_factory=dict)
     usage: dict[GpuUuid, Usage] = field(default_factory=dict)
     counted_mj: dict[GpuUuid, Millijoules] = field(default_factory=dict)
     born_mono: float | None = None

@@ -94,7 +94,10 @@ FAMILIES = (
     ),
     Family("job_gpu_energy_joules_total", "counter", "Energy charged to the job on this GPU.", _JOB_GPU),
     Family(
-        "job_gpu_power_cap_watts", "gauge", "The limit that policy chose for the running job on this GPU.", _JOB_GPU
+        "job_gpu_power_cap_watts",
+        "gauge",
+        "The limit that policy chose for the running job on this GPU, set or not.",
+        _JOB_GPU,
     ),
     Family(
         "account_energy_joules_total",
@@ -319,9 +322,9 @@ def _is_new(born_mono: float | None, seen_mono: float) -> bool:
 
 
 def _add_caps(page: _Page, job: JobView, job_id: str, minors: dict[GpuUuid, str]) -> None:
-    for gpu, cap in job.caps_mw.items():
-        if gpu in minors and cap is not None:
-            page.add("job_gpu_power_cap_watts", (job_id, minors[gpu]), watts(cap))
+    for gpu, cap in job.caps.items():
+        if gpu in minors and cap.decided_mw is not None:
+            page.add("job_gpu_power_cap_watts", (job_id, minors[gpu]), watts(cap.decided_mw))
 
 
 def _latest_runs(jobs: Iterable[JobView]) -> dict[str, JobView]:

@@ -145,7 +145,9 @@ class MemoryStore:
         if not job.recorded:
             ended_at = job.note.ended_at if job.note and job.note.ended_at is not None else note.ended_at
             job.note = replace(note, ended_at=ended_at)
-        job.gpus.update(note.gpus)
+        for uuid, gpu in note.gpus.items():
+            before = job.gpus.get(uuid)
+            job.gpus[uuid] = replace(gpu, cap_mw=before.cap_mw) if before and gpu.cap_mw is None else gpu
         account = account_of(note.facts)
         energy, last_at = self._accounts.get(account, (0, at))
         self._accounts[account] = energy, max(last_at, at)

@@ -35,7 +35,7 @@ UPSERT_JOB = """INSERT INTO jobs
 UPSERT_JOB_GPU = """INSERT INTO job_energy (job_id, run, cluster, uuid, last_at, minor, model, cap_mw)
     VALUES (?, ?, ?, ?, ?, ?, ?, ?)
     ON CONFLICT (job_id, run, cluster, uuid)
-    DO UPDATE SET minor = excluded.minor, model = excluded.model, cap_mw = excluded.cap_mw"""
+    DO UPDATE SET minor = excluded.minor, model = excluded.model, cap_mw = coalesce(excluded.cap_mw, cap_mw)"""
 TOUCH_ACCOUNT = """INSERT INTO accounts VALUES (?, ?, 0, ?)
     ON CONFLICT (account, partition) DO UPDATE SET last_at = max(last_at, excluded.last_at)"""
 
