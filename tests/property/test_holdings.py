@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, replace
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -163,6 +164,40 @@ def test_shards_share() -> None:
     assert node.holders(S) == [key(1), key(2)]
     node.end(key(1), 3)
     assert node.holders(S) == [key(2)]
+
+
+@pytest.mark.parametrize(("begun", "ended"), [("r0", "s9ab"), ("s9ab", "r0"), ("r1", "s9ab"), ("seen", "r0")])
+def test_an_epilog_ends_the_run_that_its_prolog_called_otherwise(begun: str, ended: str) -> None:
+    """Slurm was upgraded, or taken back, while the job ran."""
+    node = Node()
+    node.begin(key(1, begun), A, mono=1)
+    assert node.end(key(1, ended), 5) is Verdict.ENDED
+    assert node.holdings == ()
+    assert node.end(key(1, ended), 6) is not Verdict.ENDED
+    assert node.begin(key(1, begun), A, mono=1) is Verdict.LATE
+
+
+def test_an_epilog_that_names_the_next_run_leaves_that_one_its_start_however_often_it_is_told() -> None:
+    """With restart counts it does; with SLUIDs it might."""
+    node = Node()
+    node.begin(key(1, "s9ab"), A, mono=1)
+    assert node.end(key(1, "s9cd"), 3) is Verdict.ENDED
+    node.end(key(1, "s9cd"), 4)
+    assert node.begin(key(1, "s9cd"), A, mono=5) is Verdict.STARTED
+    assert node.end(key(1, "s9cd"), 3) is Verdict.LATE  # from the spool
+    assert node.holders(A) == [key(1, "s9cd")]
+
+
+@pytest.mark.parametrize(("first", "second"), [("s9ab", "s9cd"), ("r0", "s9cd"), ("r0", "r1")])
+def test_the_epilog_of_a_run_that_is_over_never_ends_the_next(first: str, second: str) -> None:
+    for lost_epilog in (True, False):
+        node = Node()
+        node.begin(key(1, first), A, mono=1)
+        if not lost_epilog:
+            node.end(key(1, first), 3)
+        node.begin(key(1, second), A, mono=5)
+        assert node.end(key(1, first), 9) is Verdict.DUPLICATE
+        assert node.holders(A) == [key(1, second)]
 
 
 def test_a_late_epilog_of_run_0_never_ends_run_1() -> None:
