@@ -165,11 +165,14 @@ class JobRecord:
 
 @dataclass(frozen=True, slots=True)
 class Kept:
-    """What the ledger kept from before: of this boot, or of an earlier one whose holdings mean nothing any more."""
+    """What the ledger kept from before: of this boot, or of an earlier one whose holdings mean nothing any more.
+
+    ``over``: when runs ended, in Unix time, oldest first.
+    """
 
     boot_id: str | None = None
     holdings: tuple[Holding, ...] = ()
-    over: frozenset[JobKey] = frozenset()
+    over: Mapping[JobKey, float] = field(default_factory=dict)
     watermarks: Mapping[GpuUuid, Watermark] = field(default_factory=dict)
     usage: Mapping[tuple[JobKey, GpuUuid], Usage] = field(default_factory=dict)
     accounts_mj: Mapping[Account, Millijoules] = field(default_factory=dict)

@@ -78,7 +78,9 @@ async def take_up(state: State, kept: Kept, ledger: LedgerWriter, clock: Clock) 
             log.warning("the node has booted since: jobs %s have ended", ", ".join(map(str, over)))
             await ledger.commit(Change(state.boot_id, clock.wall(), removed=kept.holdings, over=over))
         return
-    state.note_over(kept.over)
+    for run, ended_at in kept.over.items():
+        # a clock that was set back meanwhile puts no end into the future
+        state.note_over((run,), clock.mono() - max(0.0, clock.wall() - ended_at))
     state.replace_holdings(state.holdings, kept.holdings)
     for holding in kept.holdings:
         job = state.jobs.setdefault(holding.job.key, Job(holding.job, (), holding.since_at))

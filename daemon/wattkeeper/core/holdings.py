@@ -1,10 +1,13 @@
 """Who holds which GPU: what a start or an end of a job changes. Idempotent by (job run, event)."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
 from wattkeeper.model import GpuUuid, Holding, JobFacts, JobKey, Sharing
+
+LATE_S = 300.0
+"""What is told of a run later than this after its end is of another one: a cluster set up anew counts from 1 again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,16 +57,18 @@ def begin(
     gpus: Mapping[GpuUuid, Sharing],
     when: Moment,
     holdings: Sequence[Holding],
-    over: Collection[JobKey],
+    over: Mapping[JobKey, float],
     slices: Mapping[GpuUuid, int] | None = None,
 ) -> Transition:
     """A job starts on this node and holds ``gpus``, or so many ``slices`` of compute of some.
 
+    ``over``: when runs ended, by the boot-time clock. A start within ``LATE_S`` of its run's end, or before, is late.
+
     On a GPU without shard, MPS or MIG there is one holder: whoever held it has ended, on all its GPUs, though its
     Epilog never came. An earlier run of the same job has ended too.
     """
-    known = (*(holding.job.key for holding in holdings), *over)
-    if job.key in over or any(job.key.job_id == key.job_id and older_run(job.key, key) for key in known):
+    ended = _lately_over(job.key, when, over)
+    if job.key in ended or any(older_run(job.key, key) for key in (*ended, *(h.job.key for h in holdings))):
         return Transition(Verdict.LATE)
     mine = {holding.gpu: holding for holding in holdings if holding.job.key == job.key}
     if {h.gpu: h.share for h in mine.values()} == dict(gpus) and all(h.job == job for h in mine.values()):
@@ -88,11 +93,16 @@ def _displaced(holding: Holding, gpus: Mapping[GpuUuid, Sharing]) -> bool:
     return gpus.get(holding.gpu) is Sharing.WHOLE
 
 
+def _lately_over(key: JobKey, when: Moment, over: Mapping[JobKey, float]) -> set[JobKey]:
+    """The runs of a job that, at a moment, have ended not long ago, or have yet to."""
+    return {run for run, ended in over.items() if _same_job(run, key) and when.mono <= ended + LATE_S}
+
+
 def _same_job(one: JobKey, other: JobKey) -> bool:
     return (one.cluster, one.job_id) == (other.cluster, other.job_id)
 
 
-def end(key: JobKey, when: Moment, holdings: Sequence[Holding], over: Collection[JobKey]) -> Transition:
+def end(key: JobKey, when: Moment, holdings: Sequence[Holding], over: Mapping[JobKey, float]) -> Transition:
     """A run of a job ends on this node, by an Epilog that began at ``when``.
 
     What an Epilog calls its run is not always what the Prolog did (see docs/decisions): after a requeue it has the
@@ -100,7 +110,7 @@ def end(key: JobKey, when: Moment, holdings: Sequence[Holding], over: Collection
     for the job, by whatever name, but never a run that is surely later, and never one that began after the Epilog did.
     Told again it ends nothing. Only where it can be no earlier run's does it also close the door to its own Prolog.
     """
-    ended = {run for run in over if _same_job(run, key)}
+    ended = _lately_over(key, when, over)
     if key in ended:
         return Transition(Verdict.DUPLICATE)
     same = [h for h in holdings if _same_job(h.job.key, key) and not older_run(key, h.job.key)]
