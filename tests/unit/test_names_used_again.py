@@ -1,9 +1,13 @@
 """A cluster that is set up anew counts its jobs from 1 again: the same name, another job."""
 
+import json
+from pathlib import Path
+
 import pytest
 from tests.one_node import OneNode, gpu
 
 from wattkeeper.ledger import schema
+from wattkeeper.ledger.records import Records
 from wattkeeper.model import GpuUuid, JobKey
 from wattkeeper.protocols import Change
 from wattkeeper.slurm.hook_event import EventKind
@@ -54,6 +58,22 @@ def test_it_is_after_a_restart_too(set_back_s: float) -> None:
     node.start()
     node.tick()
     runs_again(node)
+
+
+def test_it_has_a_record_of_its_own_on_the_day_of_a_reboot(tmp_path: Path) -> None:
+    node = OneNode(gpu(0))
+    for account in ("a", "b"):
+        node.tick()
+        node.prolog(1, "0", SLURM_JOB_ACCOUNT=account)
+        node.go_on(5, GPU_0=1_000)
+        node.epilog(1)
+        for _ in range(2):  # an agent that was killed before it noted them writes them again
+            Records(tmp_path / "records", lambda _: None).write(node.store.unrecorded())
+        node.store.note_recorded([record.note.facts.key for record in node.store.unrecorded()])
+        node.clock.boot = "boot-2"
+        node.start()
+    lines = [line for file in sorted((tmp_path / "records").iterdir()) for line in file.read_text().splitlines()]
+    assert [json.loads(line)["account"] for line in lines] == ["a", "b"]
 
 
 def test_a_start_that_was_overtaken_by_its_end_is_late_before_a_restart_and_after() -> None:

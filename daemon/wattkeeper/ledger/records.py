@@ -29,7 +29,7 @@ TAIL_BYTES = 4 * 2**20
 """So much of the end of a day's file is searched: more than ``schema.RECORDED_AT_ONCE`` records take."""
 
 _DAY_FILE = re.compile(r"(?P<day>[0-9]{4}-[0-9]{2}-[0-9]{2})\.jsonl")
-_ID_FIELDS = ("cluster", "job_id", "run", "node")
+_ID_FIELDS = ("cluster", "job_id", "run", "node", "started_at")
 
 _Id = tuple[object, ...]
 
