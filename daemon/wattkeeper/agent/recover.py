@@ -11,6 +11,7 @@ from wattkeeper.agent.state import Gpu, Job, State
 from wattkeeper.agent.steer import ask_book
 from wattkeeper.config.settings import Settings
 from wattkeeper.core.holdings import Moment, Verdict
+from wattkeeper.ledger.schema import OVER_KEPT_S
 from wattkeeper.model import SEEN_RUN, UNKNOWN, GpuInfo, JobKey, Sharing
 from wattkeeper.privileged.errors import DeviceError
 from wattkeeper.protocols import Actuator, Change, Clock, GpuReader, Kept, RunningJobs
@@ -115,12 +116,15 @@ async def drain(spool: Spool, handler: EventHandler) -> None:
 async def look(state: State, handler: EventHandler, running: RunningJobs, clock: Clock) -> None:
     """Add holdings for jobs that run here and that no event told of.
 
-    Their processes name their GPUs, and could be lying: only a GPU that no running job holds is believed. Changes
-    holdings: to be called with ``Parts.deciding`` held once events can come in.
+    Their processes name their GPUs, and could be lying: only a GPU that no running job holds is believed. Those of a
+    job that has ended are left over. Changes holdings: to be called with ``Parts.deciding`` held once events can come
+    in.
     """
     found = await running.running()
+    known = {holding.job.key.job_id for holding in state.holdings}
+    known |= {key.job_id for key, ended in state.over.items() if ended >= clock.mono() - OVER_KEPT_S}
     for job_id, environment in (found or {}).items():
-        if environment and not any(h.job.key.job_id == job_id for h in state.holdings):
+        if environment and job_id not in known:
             await _add(state, handler, set(found or {}), environment, Moment(clock.wall(), clock.mono()))
 
 
