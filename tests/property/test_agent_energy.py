@@ -60,9 +60,9 @@ class Story:
         for key, job in self.node.state.jobs.items():
             if job.ended_at is None:
                 assert job.usage == {uuid: usage for (run, uuid), usage in kept.usage.items() if run == key}
-        charged = sum(usage.energy_mj for usage in kept.usage.values())
-        shown = self.node.snapshot().accounts
-        assert sum(kept.accounts_mj.values()) == sum(view.energy_mj for view in shown.values()) == charged
+        shown = {account: view.energy_mj for account, view in self.node.snapshot().accounts.items()}
+        assert shown == kept.accounts_mj
+        assert sum(shown.values()) == sum(usage.energy_mj for usage in kept.usage.values())
 
 
 Deed = Callable[[Story], object]

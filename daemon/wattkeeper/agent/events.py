@@ -153,11 +153,11 @@ class EventHandler:
         failpoint("event.decided")
         await self._ledger.commit(change)
         failpoint("event.committed")
+        self._note_jobs(transition, moment)  # first, as in the ledger: the account that is known now is charged
         meter.settle(state, self._tally, charges, watermarks)
         state.replace_holdings(transition.removed, transition.added)
         state.note_over(transition.over, moment.mono)
         self._inquirer.end(transition.over)
-        self._note_jobs(transition, moment)
         for uuid in here:
             # a new holder is a new start for whoever fights over the limit
             state.gpus[uuid].drift, state.gpus[uuid].left_mw = DriftHistory(), None

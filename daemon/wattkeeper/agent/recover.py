@@ -83,7 +83,7 @@ async def take_up(state: State, kept: Kept, ledger: LedgerWriter, clock: Clock) 
         # a clock that was set back meanwhile puts no end into the future
         state.note_over((run,), clock.mono() - max(0.0, clock.wall() - ended_at))
     state.replace_holdings(state.holdings, kept.holdings)
-    for holding in kept.holdings:
+    for holding in sorted(kept.holdings, key=lambda held: held.since_mono):  # a job began with its first
         job = state.jobs.setdefault(holding.job.key, Job(holding.job, (), holding.since_at))
         job.gpus = (*job.gpus, holding.gpu)
         state.cluster = state.cluster or holding.job.key.cluster
