@@ -39,6 +39,8 @@ is on the unix socket `/run/wattkeeper/read.sock`. A scrape reads no device: it 
 - `metrics.job_labels`: `id` leaves `user` and `account` of `job_info` empty, `full` fills them in, `none` leaves the
   series of jobs out. Without the setting it is `full` on a port that lets in only who shows a password or a client
   certificate, and `id` everywhere else.
+- A job id stands for the run that began last: of a job that was requeued, and of two jobs of one id where two clusters
+  share the node. The energy of the others is in the series of accounts, in the records and in `wattkeeper report`.
 - For each GPU: energy of jobs + idle + unattributed = what its counter gained since the agent first read it.
 - The energy of an account is there, and carries its name, whatever `job_labels` says. It goes on over restarts.
 - The energy of a job or an account is shown to each client at its beginning first, so that `increase()` misses nothing
