@@ -99,7 +99,7 @@ def _lately_over(key: JobKey, when: Moment, over: Mapping[JobKey, float]) -> set
 
 
 def _same_job(one: JobKey, other: JobKey) -> bool:
-    return (one.cluster, one.job_id) == (other.cluster, other.job_id)
+    return one.job_id == other.job_id and one.cluster == other.cluster
 
 
 def end(key: JobKey, when: Moment, holdings: Sequence[Holding], over: Mapping[JobKey, float]) -> Transition:
