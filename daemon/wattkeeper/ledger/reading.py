@@ -26,7 +26,7 @@ def read_kept(db: sqlite3.Connection) -> Kept:
     return Kept(
         boot_id=boot_id,
         holdings=tuple(_holdings(db)),
-        over={JobKey(*names): at for *names, at in reversed(latest)},
+        over={JobKey(*names): float(at) for *names, at in reversed(latest)},
         watermarks={mark.sample.gpu: mark for mark in _watermarks(db)},
         usage=usage,
         accounts_mj={(account, partition): Millijoules(energy) for account, partition, energy, _ in accounts},
