@@ -170,12 +170,13 @@ class JobRecord:
 class Kept:
     """What the ledger kept from before: of this boot, or of an earlier one whose holdings mean nothing any more.
 
-    ``known`` False: it could not be read, and nobody knows what it kept.
+    ``over``: when runs ended, in Unix time, oldest first. ``known`` False: the ledger could not be read, and nobody
+    knows what it kept.
     """
 
     boot_id: str | None = None
     holdings: tuple[Holding, ...] = ()
-    over: frozenset[JobKey] = frozenset()
+    over: Mapping[JobKey, float] = field(default_factory=dict)
     watermarks: Mapping[GpuUuid, Watermark] = field(default_factory=dict)
     usage: Mapping[tuple[JobKey, GpuUuid], Usage] = field(default_factory=dict)
     accounts_mj: Mapping[Account, Millijoules] = field(default_factory=dict)

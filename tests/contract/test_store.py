@@ -10,6 +10,7 @@ import pytest
 from tests.contract.changes import DAY, NOW, A, B, change, charges, facts, holding, key, mark, note, used
 
 from wattkeeper.errors import StoreError
+from wattkeeper.ledger import schema
 from wattkeeper.ledger.memory import MemoryStore
 from wattkeeper.ledger.merge import merged
 from wattkeeper.ledger.store import SqliteStore
@@ -59,7 +60,7 @@ def test_everything_comes_back_as_it_was_written(store: Store) -> None:
     assert store.load() == Kept(
         boot_id="boot-1",
         holdings=(first, second),
-        over=frozenset({key(3), key(3, "r1")}),
+        over={key(3): NOW, key(3, "r1"): NOW},
         watermarks={A: mark(A, 2**51, key(1), key(2)), B: powered},
         usage={(key(1), A): used(13), (key(2), B): used(2**50)},
         accounts_mj={("", ""): Millijoules(13 + 2**50)},
@@ -142,24 +143,28 @@ def test_energy_that_is_no_longer_loaded_is_still_added_to(store: Store) -> None
 def test_ends_are_forgotten_after_a_week(store: Store) -> None:
     store.commit(change(NOW, over=(key(1),)))
     store.commit(change(NOW + 7 * DAY, over=(key(2),)))
-    assert store.load().over == {key(1), key(2)}
+    assert store.load().over == {key(1): NOW, key(2): NOW + 7 * DAY}
     store.commit(change(NOW + 7 * DAY + 1, over=(key(3),)))
-    assert store.load().over == {key(2), key(3)}
+    assert set(store.load().over) == {key(2), key(3)}
 
 
-def test_saying_an_end_again_does_not_make_it_younger(store: Store) -> None:
+def test_an_end_is_remembered_from_when_a_run_of_that_name_last_ended(store: Store) -> None:
     store.commit(change(NOW, over=(key(1),)))
     store.commit(change(NOW + 5 * DAY, over=(key(1),)))
+    store.commit(change(NOW + 4 * DAY, over=(key(1),)))
     store.commit(change(NOW + 8 * DAY, over=(key(2),)))
-    assert store.load().over == {key(2)}
+    assert store.load().over == {key(1): NOW + 5 * DAY, key(2): NOW + 8 * DAY}
 
 
 def test_only_the_latest_ends_are_kept(store: Store) -> None:
-    store.commit(change(NOW, over=tuple(key(number) for number in range(20_000))))
-    store.commit(change(NOW + 1, over=(key(20_000), key(20_001))))
-    over = store.load().over
-    assert len(over) == 20_000
-    assert {key(20_000), key(20_001)} <= over
+    many = schema.OVER_KEPT
+    store.commit(change(NOW + 1, over=tuple(key(number) for number in range(many))))
+    store.commit(change(NOW + 2, over=(key(many + 1), key(many))))
+    store.commit(change(NOW, over=(key(many + 2),)))  # out of the spool
+    over = list(store.load().over)
+    assert len(over) == many
+    assert over[-3:] == [key(many - 1), key(many + 1), key(many)]
+    assert key(many + 2) not in over
 
 
 def shares(gpu: GpuUuid = A, at: float = NOW, **more: object) -> Charges:

@@ -39,6 +39,8 @@ is on the unix socket `/run/wattkeeper/read.sock`. A scrape reads no device: it 
 - `metrics.job_labels`: `id` leaves `user` and `account` of `job_info` empty, `full` fills them in, `none` leaves the
   series of jobs out. Without the setting it is `full` on a port that lets in only who shows a password or a client
   certificate, and `id` everywhere else.
+- A job id stands for the run that began last: of a job that was requeued, and of two jobs of one id where two clusters
+  share the node. The energy of the others is in the series of accounts, in the records and in `wattkeeper report`.
 - For each GPU: energy of jobs + idle + unattributed = what its counter gained since the agent first read it. These
   show what the ledger has on the disk, which is at most 10 s behind: so none of them goes back when an agent is killed.
   As long as the ledger cannot be read, after a start, totals over restarts (accounts, idle, unattributed) are absent.

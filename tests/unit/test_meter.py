@@ -376,6 +376,22 @@ def test_a_restarted_agent_goes_on_with_what_a_job_has_used() -> None:
     assert node.snapshot().accounts["ml", "gpu"].energy_mj == 1_500
 
 
+@pytest.mark.parametrize("set_back_s", [0.0, 3_600.0])
+def test_a_job_that_was_given_another_gpu_began_with_its_first_after_a_restart_too(set_back_s: float) -> None:
+    node = OneNode(gpu(0), gpu(1))
+    node.tick()
+    node.prolog(7, "1")
+    begun_at = node.clock.wall()
+    node.go_on(1_000)
+    node.clock.off_s = -set_back_s
+    node.prolog(7, "0,1")
+    node.start()
+    assert [job.started_at for job in node.snapshot().jobs] == [begun_at]
+    node.go_on(10)
+    node.epilog(7)
+    assert [record.note.started_at for record in node.store.unrecorded()] == [begun_at]
+
+
 @pytest.mark.parametrize("account", [None, "ml"])
 def test_an_account_is_there_from_its_first_job_on(account: str | None) -> None:
     node = OneNode(gpu(0))
@@ -395,3 +411,17 @@ def test_what_a_job_used_of_a_gpu_that_it_had_before_is_not_forgotten() -> None:
         assert node.used_mj(A) == {7: 1_000}
         assert set(node.snapshot().jobs[0].all_gpus) == {A, GpuUuid("GPU-1")}
         node.start()
+
+
+def test_what_another_prolog_of_the_job_closes_is_its_accounts_as_in_the_ledger() -> None:
+    node = OneNode(gpu(0))
+    node.tick()
+    node.prolog(7, "0", SLURM_JOB_ACCOUNT="a")
+    node.go_on(5, GPU_0=300)
+    node.tick()
+    node.go_on(5, GPU_0=1_000)
+    node.prolog(7, "0", SLURM_JOB_ACCOUNT="b")
+    shown = {account: view.energy_mj for (account, _), view in node.snapshot().accounts.items()}
+    assert shown == {"a": 300, "b": 1_000}
+    node.start()
+    assert {account: view.energy_mj for (account, _), view in node.snapshot().accounts.items()} == shown

@@ -328,7 +328,10 @@ def _add_caps(page: _Page, job: JobView, job_id: str, minors: dict[GpuUuid, str]
 
 
 def _latest_runs(jobs: Iterable[JobView]) -> dict[str, JobView]:
-    """By job id the run that began last: a requeued job keeps its id, and two series must not have the same labels."""
+    """By job id the run that began last: two series must not have the same labels.
+
+    A requeued job keeps its id, and two clusters that share the node may both have a job of one id.
+    """
     latest: dict[str, JobView] = {}
     for job in jobs:
         job_id = str(job.key.job_id)

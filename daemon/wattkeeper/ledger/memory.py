@@ -54,7 +54,7 @@ class MemoryStore:
         return Kept(
             boot_id=self._boot_id,
             holdings=tuple(self._holdings.values()),
-            over=frozenset(self._over),
+            over=dict(self._over),
             watermarks=dict(self._watermarks),
             usage={
                 (key, gpu): usage
@@ -166,7 +166,7 @@ class MemoryStore:
 
     def _end(self, change: Change) -> None:
         for key in change.over:
-            self._over.setdefault(key, change.at)
+            self._over[key] = max(self._over.get(key, change.at), change.at)
             job = self._jobs.get(key)
             if job and job.note and job.note.ended_at is None:
                 ended_at = max(job.charged_at.values(), default=change.at)

@@ -154,7 +154,7 @@ class Writer:
         Never before it began, though: a clock that was set back would make it a run of before.
         """
         db = self._db
-        db.executemany(sql.INSERT_OVER, [(*key_row(key), change.at) for key in change.over])
+        db.executemany(sql.UPSERT_OVER, [(*key_row(key), change.at) for key in change.over])
         db.execute(sql.PRUNE_OVER_BY_AGE, (change.at - schema.OVER_KEPT_S,))
         db.execute(sql.PRUNE_OVER_BY_COUNT, (schema.OVER_KEPT,))
         for key in map(key_row, change.over):
