@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import reduce
 from pathlib import Path
 from typing import cast
 
@@ -25,6 +26,7 @@ from wattkeeper.config.settings import Settings
 from wattkeeper.core.holdings import Moment
 from wattkeeper.core.policy import Policy
 from wattkeeper.ledger.memory import MemoryStore
+from wattkeeper.ledger.merge import merged
 from wattkeeper.model import GpuInfo, GpuReading, GpuUuid, JobFacts, Sharing
 from wattkeeper.privileged.evidence import evidence_of
 from wattkeeper.protocols import Change, Store
@@ -95,7 +97,9 @@ class AtLast(AtOnce):
 
     async def commit(self, change: Change) -> bool:
         waited, self._waiting = self._waiting, []
-        return all([await super(AtLast, self).commit(one) for one in (*waited, change)])
+        self._store.commit(reduce(merged, [*waited, change]))
+        self._changes += [*waited, change]
+        return True
 
 
 @dataclass

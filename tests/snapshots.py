@@ -23,6 +23,7 @@ from wattkeeper.model import (
 from wattkeeper.snapshot import (
     AccountView,
     AdminHold,
+    CapView,
     Counters,
     GpuView,
     Histogram,
@@ -87,7 +88,7 @@ def job(job_id: int, *minors: int, run: str = "r0", ended_at: float | None = Non
         facts=facts,
         gpus=tuple(uuid(minor) for minor in minors),
         decisions={uuid(minor): decision(minor, facts, 250_000) for minor in minors},
-        caps_mw={uuid(minor): Milliwatts(250_000) for minor in minors},
+        caps={uuid(minor): CapView(Milliwatts(250_000), Milliwatts(250_000)) for minor in minors},
         usage={},
         started_at=NOW - 100,
         ended_at=ended_at,

@@ -240,6 +240,11 @@ class Decision:
     alone_mw: Milliwatts | None = None
     void: bool = False
 
+    @property
+    def limit_mw(self) -> Milliwatts | None:
+        """What the GPU gets by it, after every step; None: its limit is left alone."""
+        return self.steps[-1].cap_mw if self.steps else None
+
 
 @dataclass(frozen=True, slots=True)
 class Target:
@@ -308,7 +313,7 @@ class Basis(StrEnum):
 class Gap(StrEnum):
     """Why nobody can say whose an interval's energy was, or how much it was."""
 
-    OUTAGE = "outage"  # it ended with other holders than it began with
+    OUTAGE = "outage"  # its holders changed, and the counter could not be read then
     RESTART = "restart"  # the counter began anew: driver reload, GPU reset or reboot
     JUMP = "jump"  # the counter moved as no GPU can draw
 
@@ -332,15 +337,18 @@ class EnergySample:
 
 @dataclass(frozen=True, slots=True)
 class Watermark:
-    """The last counter value that has been accounted for, and who held the GPU from then on."""
+    """The last counter value that has been accounted for, and who held the GPU from then on.
+
+    ``owners`` None: they have changed since, and nobody knows what the counter was then.
+    """
 
     sample: EnergySample
-    owners: tuple[JobKey, ...]
+    owners: tuple[JobKey, ...] | None
 
 
 @dataclass(frozen=True, slots=True)
 class Charges:
-    """Whose the energy of one interval is. The three parts sum to the counter's delta, exactly.
+    """Whose the energy of one interval is. The three parts sum to the counter's delta, exactly, but for a jump.
 
     What follows is of the interval as a whole, and goes to each of its holders: its length, how long of it the limit
     held the GPU back, the power at its end. ``at`` is when it ended.

@@ -132,7 +132,10 @@ class JobLookup(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class GpuNote:
-    """What a job got on one GPU: the cap in force, or the last."""
+    """What a job got on one GPU. ``cap_mw``: the cap that was last set and read back; None where none was.
+
+    A note that has none leaves what one before it said.
+    """
 
     minor: int
     model: str
@@ -167,12 +170,13 @@ class JobRecord:
 class Kept:
     """What the ledger kept from before: of this boot, or of an earlier one whose holdings mean nothing any more.
 
-    ``known`` False: it could not be read, and nobody knows what it kept.
+    ``over``: when runs ended, in Unix time, oldest first. ``known`` False: the ledger could not be read, and nobody
+    knows what it kept.
     """
 
     boot_id: str | None = None
     holdings: tuple[Holding, ...] = ()
-    over: frozenset[JobKey] = frozenset()
+    over: Mapping[JobKey, float] = field(default_factory=dict)
     watermarks: Mapping[GpuUuid, Watermark] = field(default_factory=dict)
     usage: Mapping[tuple[JobKey, GpuUuid], Usage] = field(default_factory=dict)
     accounts_mj: Mapping[Account, Millijoules] = field(default_factory=dict)

@@ -31,7 +31,7 @@ class GpuView:
     """One GPU. ``reading`` is None where it has not answered lately; ``error`` says why not, or why no write.
 
     ``ours``: we have written its limit since boot and not given it back. ``yielded``: left to another writer.
-    ``idle_mj`` and ``unattributed_mj`` are None as long as the ledger could not be read.
+    ``idle_mj`` and ``unattributed_mj`` are None where it has never told what it uses, or the ledger cannot be read yet.
     """
 
     info: GpuInfo
@@ -48,6 +48,20 @@ class GpuView:
 
 
 @dataclass(frozen=True, slots=True)
+class CapView:
+    """What a job's cap on one GPU is to be, and what came of that.
+
+    ``decided_mw``: by policy; None: the limit is left alone. ``set_mw``: what was last set for the job and read back;
+    None: nothing. ``observed``: it is not to be written. ``trouble``: why what was decided is not set, in words.
+    """
+
+    decided_mw: Milliwatts | None
+    set_mw: Milliwatts | None = None
+    observed: bool = False
+    trouble: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class JobView:
     """One run of a job on this node, still here or finished within ``metrics.grace``.
 
@@ -59,7 +73,7 @@ class JobView:
     facts: JobFacts
     gpus: tuple[GpuUuid, ...]
     decisions: Mapping[GpuUuid, Decision]
-    caps_mw: Mapping[GpuUuid, Milliwatts | None]
+    caps: Mapping[GpuUuid, CapView]
     usage: Mapping[GpuUuid, Usage]
     started_at: float
     ended_at: float | None

@@ -10,7 +10,9 @@ import pytest
 from tests.contract.changes import DAY, NOW, A, B, change, charges, facts, holding, key, mark, note, used
 
 from wattkeeper.errors import StoreError
+from wattkeeper.ledger import schema
 from wattkeeper.ledger.memory import MemoryStore
+from wattkeeper.ledger.merge import merged
 from wattkeeper.ledger.store import SqliteStore
 from wattkeeper.model import (
     UNKNOWN,
@@ -58,7 +60,7 @@ def test_everything_comes_back_as_it_was_written(store: Store) -> None:
     assert store.load() == Kept(
         boot_id="boot-1",
         holdings=(first, second),
-        over=frozenset({key(3), key(3, "r1")}),
+        over={key(3): NOW, key(3, "r1"): NOW},
         watermarks={A: mark(A, 2**51, key(1), key(2)), B: powered},
         usage={(key(1), A): used(13), (key(2), B): used(2**50)},
         accounts_mj={("", ""): Millijoules(13 + 2**50)},
@@ -141,24 +143,28 @@ def test_energy_that_is_no_longer_loaded_is_still_added_to(store: Store) -> None
 def test_ends_are_forgotten_after_a_week(store: Store) -> None:
     store.commit(change(NOW, over=(key(1),)))
     store.commit(change(NOW + 7 * DAY, over=(key(2),)))
-    assert store.load().over == {key(1), key(2)}
+    assert store.load().over == {key(1): NOW, key(2): NOW + 7 * DAY}
     store.commit(change(NOW + 7 * DAY + 1, over=(key(3),)))
-    assert store.load().over == {key(2), key(3)}
+    assert set(store.load().over) == {key(2), key(3)}
 
 
-def test_saying_an_end_again_does_not_make_it_younger(store: Store) -> None:
+def test_an_end_is_remembered_from_when_a_run_of_that_name_last_ended(store: Store) -> None:
     store.commit(change(NOW, over=(key(1),)))
     store.commit(change(NOW + 5 * DAY, over=(key(1),)))
+    store.commit(change(NOW + 4 * DAY, over=(key(1),)))
     store.commit(change(NOW + 8 * DAY, over=(key(2),)))
-    assert store.load().over == {key(2)}
+    assert store.load().over == {key(1): NOW + 5 * DAY, key(2): NOW + 8 * DAY}
 
 
 def test_only_the_latest_ends_are_kept(store: Store) -> None:
-    store.commit(change(NOW, over=tuple(key(number) for number in range(20_000))))
-    store.commit(change(NOW + 1, over=(key(20_000), key(20_001))))
-    over = store.load().over
-    assert len(over) == 20_000
-    assert {key(20_000), key(20_001)} <= over
+    many = schema.OVER_KEPT
+    store.commit(change(NOW + 1, over=tuple(key(number) for number in range(many))))
+    store.commit(change(NOW + 2, over=(key(many + 1), key(many))))
+    store.commit(change(NOW, over=(key(many + 2),)))  # out of the spool
+    over = list(store.load().over)
+    assert len(over) == many
+    assert over[-3:] == [key(many - 1), key(many + 1), key(many)]
+    assert key(many + 2) not in over
 
 
 def shares(gpu: GpuUuid = A, at: float = NOW, **more: object) -> Charges:
@@ -196,6 +202,20 @@ def test_a_change_that_comes_again_is_charged_once(store: Store) -> None:
     assert (kept.idle_mj, kept.unattributed_mj) == ({A: 3}, {A: 2})
     assert kept.accounts_mj == {("", ""): 13}
     assert kept.watermarks == {A: mark(A, 8, mono=9.0), B: mark(B, 7)}
+
+
+def test_that_owners_have_changed_since_a_watermark_is_kept_whatever_comes_again(store: Store) -> None:
+    cut = change(charges=(charges(A, j1=5),), watermarks=(mark(A, 5, key(1)),))
+    changed = change(charges=(charges(A),), watermarks=(Watermark(mark(A, 5).sample, None),))
+    for each in (cut, changed, changed, cut, merged(cut, changed)):
+        store.commit(each)
+    assert store.load().watermarks == {A: Watermark(mark(A, 5).sample, None)}
+    later = change(charges=(charges(A, nobodys=2),), watermarks=(mark(A, 7, key(1), mono=9.0),))
+    for each in (later, changed, later):
+        store.commit(each)
+    kept = store.load()
+    assert kept.watermarks == {A: mark(A, 7, key(1), mono=9.0)}
+    assert (kept.usage, kept.unattributed_mj) == ({(key(1), A): used(5)}, {A: 2})
 
 
 def test_the_monotonic_clock_of_another_boot_says_nothing(store: Store) -> None:
@@ -244,6 +264,13 @@ def test_an_ended_run_is_to_be_recorded_with_all_that_is_known_of_it(store: Stor
     assert (record.note.asked, record.note.outcome) == ("300W", Outcome.GRANTED)
     assert record.note.gpus == {A: GpuNote(0, "H100", Milliwatts(250_000)), B: gpus[B]}
     assert record.usage == {A: used(11)}  # B was never charged: what it used is not known
+
+
+def test_a_cap_that_was_set_stays_when_a_later_agent_does_not_know_it(store: Store) -> None:
+    store.commit(change(notes=(note(1, gpus={A: GpuNote(0, "H100", Milliwatts(250_000))}),)))
+    store.commit(change(notes=(note(1, NOW + 60, gpus={A: GpuNote(1, "H100", None)}),), over=(key(1),)))
+    [record] = store.unrecorded()
+    assert record.note.gpus == {A: GpuNote(1, "H100", Milliwatts(250_000))}
 
 
 def test_a_record_that_is_noted_is_never_given_again(store: Store) -> None:

@@ -22,7 +22,7 @@ from tests.lab.waiting import record
 SNIPPET = REPO / "deploy" / "slurm" / "taskepilog.sh"
 LINE = re.compile(
     r"wattkeeper: job (?P<job>\d+) used (?P<energy>[\d.]+ k?J)"
-    r" \(GPUs? (?P<gpus>[\d,]+): mean (?P<mean>\d+) W(?: each)?, held back by the cap \d+ % of the time\)"
+    r" \(GPUs? (?P<gpus>[\d,]+): (?:mean (?P<mean>\d+) W(?: each)?, )?held back by the cap \d+ % of the time\)"
 )
 ENDED = ".*CANCELLED AT.*"
 
@@ -188,7 +188,7 @@ def test_a_forgotten_job_is_told_from_the_ledger(past: Node) -> None:
     mine, other, none = (seen_by_nobody(past, f"/v1/jobs/{job}") for job in (2, 1, 3))
     assert (mine[0], mine[1]["total"]) == (200, before["total"])
     assert other[0] == none[0] == 404
-    assert other[1]["error"].replace("job 1", "job 3") == none[1]["error"]
+    assert other[1]["error"].replace("job 1", "job 3").replace("-j 1 ", "-j 3 ") == none[1]["error"]
     assert "hush" not in json.dumps(other[1])
     assert seen_by_nobody(past, "/v1/jobs/1/line")[0] == 404
     assert seen_by_nobody(past, "/v1/jobs/2/line")[1].startswith("wattkeeper: job 2 used")

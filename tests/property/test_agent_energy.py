@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.one_node import AtLast, AtOnce, OneNode, gpu
 
-from wattkeeper.model import GpuUuid, Sharing
+from wattkeeper.model import EnergySample, GpuUuid, Sharing
 from wattkeeper.slurm.gres import GresGpu
 from wattkeeper.slurm.hook_event import EventKind
 
@@ -29,9 +29,8 @@ class Story:
 
     def shown_mj(self, uuid: GpuUuid) -> int:
         """A counter that reads less than before began anew: all that it shows came since."""
-        marks = (mark for change in self.node.changes for mark in change.watermarks if mark.sample.gpu == uuid)
-        readings = [mark.sample.energy_mj for mark in marks]
-        return sum(now - before if now >= before else now for before, now in pairwise(readings))
+        marks = [mark for change in self.node.changes for mark in change.watermarks if mark.sample.gpu == uuid]
+        return sum(came_mj(before.sample, now.sample) for before, now in pairwise(marks))
 
     def check_sums(self) -> None:
         """The ledger's sums are the counters'."""
@@ -44,11 +43,32 @@ class Story:
         """What counters show never goes back, or whoever scrapes them would count all of it once more."""
         seen = self.node.snapshot()
         totals: dict[object, int] = {account: view.energy_mj for account, view in seen.accounts.items()}
-        totals |= {(gpu.info.uuid, "idle"): gpu.idle_mj or 0 for gpu in seen.gpus}
-        totals |= {(gpu.info.uuid, "unattributed"): gpu.unattributed_mj or 0 for gpu in seen.gpus}
+        for view in seen.gpus:
+            if view.idle_mj is not None and view.unattributed_mj is not None:
+                totals |= {(view.info.uuid, "idle"): view.idle_mj, (view.info.uuid, "nobodys"): view.unattributed_mj}
         totals |= {(job.key, uuid): energy for job in seen.jobs for uuid, energy in job.counted_mj.items()}
         assert {name: total for name, total in totals.items() if total < self.totals.get(name, 0)} == {}
         self.totals |= totals
+
+    def check_whose(self) -> None:
+        """An interval within which a GPU's holders changed is nobody's, also where they changed back."""
+        held: dict[GpuUuid, set[tuple[object, ...]]] = {A: set(), B: set()}
+        marks: dict[GpuUuid, EnergySample] = {}
+        changed: set[GpuUuid] = set()
+        for change in self.node.changes:
+            newer = {mark.sample.gpu: mark.sample for mark in change.watermarks}
+            cut = {uuid for uuid, sample in newer.items() if sample != marks.get(uuid)}
+            for charge in change.charges:
+                if charge.gpu in changed & cut:
+                    assert (charge.jobs_mj, charge.idle_mj) == ({}, 0)
+            for uuid, holders in held.items():
+                before = set(holders)
+                holders -= {(h.job.key, h.since_mono) for h in change.removed if h.gpu == uuid}
+                holders |= {(h.job.key, h.since_mono) for h in change.added if h.gpu == uuid}
+                if holders != before:
+                    changed.add(uuid)
+            changed -= cut
+            marks.update(newer)
 
     def mend(self) -> None:
         """Every card answers again, and an agent that started without one is restarted."""
@@ -72,9 +92,17 @@ class Story:
             if job.ended_at is None:
                 assert job.usage == {uuid: usage for (run, uuid), usage in kept.usage.items() if run == key}
                 assert job.counted_mj == {uuid: usage.energy_mj for uuid, usage in job.usage.items()}
-        charged = sum(usage.energy_mj for usage in kept.usage.values())
-        shown = self.node.snapshot().accounts
-        assert sum(kept.accounts_mj.values()) == sum(view.energy_mj for view in shown.values()) == charged
+        shown = {account: view.energy_mj for account, view in self.node.snapshot().accounts.items()}
+        assert shown == kept.accounts_mj
+        assert sum(shown.values()) == sum(usage.energy_mj for usage in kept.usage.values())
+
+
+def came_mj(before: EnergySample, now: EnergySample) -> int:
+    """What a counter's two readings say was drawn, at most what a GPU of 700 W can: less came, or garbage."""
+    most_mj = int(3 * 700_000 * (now.at_mono - before.at_mono + 1))
+    if now.energy_mj < before.energy_mj:
+        return now.energy_mj if now.energy_mj <= most_mj else 0
+    return min(now.energy_mj - before.energy_mj, most_mj)
 
 
 Deed = Callable[[Story], object]
@@ -109,6 +137,19 @@ def counter_restarts(uuid: GpuUuid, now_mj: int) -> Deed:
     return lambda story: story.node.show(uuid, energy_mj=now_mj)
 
 
+def glitch(uuid: GpuUuid, shown_mj: int) -> Deed:
+    """The counter shows something else once, and goes on."""
+
+    def show_once(story: Story) -> None:
+        good = story.node.gpus.gpus[uuid].reading.energy_mj
+        story.node.show(uuid, energy_mj=shown_mj)
+        story.node.go_on(1)
+        story.node.tick()
+        story.node.show(uuid, energy_mj=good)
+
+    return show_once
+
+
 def lose(uuid: GpuUuid) -> Deed:
     return lambda story: setattr(story.node.gpus.gpus[uuid], "lost", True)
 
@@ -127,6 +168,7 @@ def tick(story: Story) -> None:
 
 _jobs, _gpus, _uuids = st.integers(1, 4), st.sampled_from(["0", "1", "0,1"]), st.sampled_from([A, B])
 _gains = st.integers(0, PLAUSIBLE_MJ)
+_garbage = st.integers(0, 2**59) | st.integers(0, 2 * PLAUSIBLE_MJ)
 _deeds = st.lists(
     st.one_of(
         st.builds(gain, _gains, _gains),
@@ -138,6 +180,7 @@ _deeds = st.lists(
         st.builds(spooled, st.sampled_from(list(EventKind)), _jobs, _gpus, st.floats(0, 5)),
         st.builds(drained, st.lists(st.tuples(st.sampled_from(list(EventKind)), _jobs, _gpus), max_size=4)),
         st.builds(counter_restarts, _uuids, _gains),
+        st.builds(glitch, _uuids, _garbage),
         st.builds(lose, _uuids),
         st.builds(find, _uuids),
         st.just(restart),
@@ -153,6 +196,7 @@ def test_jobs_and_idle_and_unattributed_are_what_the_counter_showed(deeds: list[
     for deed in deeds:
         deed(story)
         story.check()
+    story.check_whose()
     story.mend()
     story.node.go_on(1)
     story.node.tick()
@@ -177,3 +221,4 @@ def test_what_waited_for_the_ledger_when_the_agent_was_killed_is_read_from_the_c
     story.node.tick()
     story.node.prolog(9, "0,1")
     story.check()
+    story.check_whose()

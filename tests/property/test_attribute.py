@@ -71,13 +71,13 @@ def test_not_a_millijoule_is_lost_or_counted_twice(steps: list[Step]) -> None:
             watermark = Watermark(sample, owners)
 
 
-@given(_steps)
-def test_energy_goes_to_those_who_held_the_gpu_at_both_ends_in_equal_parts(steps: list[Step]) -> None:
+@given(_steps, st.booleans())
+def test_energy_goes_to_those_who_held_the_gpu_all_the_while_in_equal_parts(steps: list[Step], changed: bool) -> None:
     for earlier, later in pairwise(steps):
-        watermark = Watermark(EnergySample(GPU, Millijoules(5), 0.0, 1.0, "b"), earlier.owners)
+        watermark = Watermark(EnergySample(GPU, Millijoules(5), 0.0, 1.0, "b"), None if changed else earlier.owners)
         sample = EnergySample(GPU, Millijoules(5 + later.gain), 0.0, 2.0, "b")
         charges = attribute(watermark, sample, later.owners)
-        if set(earlier.owners) != set(later.owners):
+        if changed or set(earlier.owners) != set(later.owners):
             assert (charges.unattributed_mj, charges.gap, charges.basis) == (later.gain, Gap.OUTAGE, None)
         elif not later.owners:
             assert (charges.idle_mj, charges.gap, charges.basis) == (later.gain, None, None)
@@ -171,9 +171,30 @@ def test_a_counter_that_falls_by_a_little_bills_nobody_for_its_whole_life() -> N
     assert (parts(charges), charges.gap) == (0, Gap.JUMP)
 
 
-def test_a_counter_that_leaps_ahead_bills_no_job() -> None:
+def test_of_a_counter_that_leaps_ahead_no_more_counts_than_a_gpu_can_draw() -> None:
     charges = after(5_000_000, 505_000_000)
-    assert (charges.unattributed_mj, charges.gap, charges.jobs_mj) == (500_000_000, Gap.JUMP, {})
+    assert (charges.unattributed_mj, charges.gap, charges.jobs_mj) == (3 * 700_000 * 11, Gap.JUMP, {})
+
+
+def test_a_superchip_that_draws_more_than_its_gpu_alone_may_is_no_leap() -> None:
+    """A GPU of 1,400 W in a module of 2,900 W, over a minute."""
+    watermark = Watermark(EnergySample(GPU, Millijoules(5), 0.0, 100.0, "b"), (_KEYS[0],))
+    sample = EnergySample(GPU, Millijoules(5 + 2_900_000 * 60), 0.0, 160.0, "b")
+    charges = attribute(watermark, sample, (_KEYS[0],), most_mw=Milliwatts(1_400_000))
+    assert charges.jobs_mj == {_KEYS[0]: 2_900_000 * 60}
+
+
+@given(st.lists(st.tuples(st.floats(0.1, 100.0), st.integers(0, 2**60)), max_size=30))
+def test_whatever_a_counter_shows_no_more_counts_than_a_gpu_can_draw(readings: list[tuple[float, int]]) -> None:
+    watermark = Watermark(EnergySample(GPU, Millijoules(2**40), 0.0, 100.0, "b"), (_KEYS[0],))
+    counted, most_mj = 0, 0.0
+    for seconds, energy in readings:
+        mono = watermark.sample.at_mono + seconds
+        sample = EnergySample(GPU, Millijoules(energy), 0.0, mono, "b")
+        counted += parts(attribute(watermark, sample, (_KEYS[0],), most_mw=WATTS_700))
+        most_mj += 3 * 700_000 * (seconds + 1)
+        watermark = Watermark(sample, (_KEYS[0],))
+    assert counted <= most_mj
 
 
 def test_a_spike_and_a_step_of_the_counter_are_no_leap() -> None:

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, replace
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -25,21 +26,23 @@ class Node:
 
     def __init__(self) -> None:
         self.holdings: tuple[Holding, ...] = ()
-        self.over: frozenset[JobKey] = frozenset()
+        self.over: dict[JobKey, float] = {}
 
-    def take(self, transition: Transition) -> Verdict:
+    def take(self, transition: Transition, mono: float) -> Verdict:
         assert set(transition.removed) <= set(self.holdings)
         kept = tuple(holding for holding in self.holdings if holding not in transition.removed)
         self.holdings = (*kept, *transition.added)
-        self.over |= frozenset(transition.over)
+        for holding in transition.added:
+            self.over.pop(holding.job.key, None)
+        self.over |= dict.fromkeys(transition.over, mono)
         return transition.verdict
 
     def begin(self, job: JobKey, *gpus: GpuUuid, mono: float) -> Verdict:
         facts = JobFacts(job, 1000, gpus=len(gpus))
-        return self.take(begin(facts, {gpu: GPUS[gpu] for gpu in gpus}, at(mono), self.holdings, self.over))
+        return self.take(begin(facts, {gpu: GPUS[gpu] for gpu in gpus}, at(mono), self.holdings, self.over), mono)
 
     def end(self, job: JobKey, mono: float) -> Verdict:
-        return self.take(end(job, at(mono), self.holdings, self.over))
+        return self.take(end(job, at(mono), self.holdings, self.over), mono)
 
     def holders(self, gpu: GpuUuid) -> list[JobKey]:
         return [holding.job.key for holding in self.holdings if holding.gpu == gpu]
@@ -81,7 +84,7 @@ def test_in_any_order_a_gpu_has_one_holder_a_job_one_run_and_an_end_is_an_end(ev
             assert share is Sharing.SHARED or len(holders) <= 1
         runs = {holding.job.key for holding in node.holdings}
         assert len({run.job_id for run in runs}) == len(runs)
-        assert not runs & node.over
+        assert not runs & node.over.keys()
 
 
 @given(_events)
@@ -89,7 +92,7 @@ def test_an_event_told_again_changes_nothing(events: list[Event]) -> None:
     node = Node()
     for event in events:
         event.tell(node)
-        before = node.holdings, node.over
+        before = node.holdings, dict(node.over)
         assert event.tell(node) is not Verdict.STARTED
         assert (node.holdings, node.over) == before
 
@@ -124,7 +127,7 @@ def test_a_start_and_its_end() -> None:
     assert node.holders(A) == node.holders(B) == [key(1)]
     assert node.end(key(1), 2) is Verdict.ENDED
     assert node.holdings == ()
-    assert node.over == {key(1)}
+    assert node.over == {key(1): 2}
     assert node.end(key(1), 2) is Verdict.DUPLICATE
 
 
@@ -150,7 +153,7 @@ def test_a_new_holder_ends_the_old_one_on_all_its_gpus() -> None:
     facts = JobFacts(key(2), 1000, gpus=1)
     transition = begin(facts, {A: Sharing.WHOLE}, at(5), node.holdings, node.over)
     assert transition.superseded == (key(1),)
-    node.take(transition)
+    node.take(transition, 5)
     assert (node.holders(A), node.holders(B)) == ([key(2)], [])
     assert node.end(key(1), 6) is Verdict.DUPLICATE
     assert node.holders(A) == [key(2)]
@@ -163,6 +166,40 @@ def test_shards_share() -> None:
     assert node.holders(S) == [key(1), key(2)]
     node.end(key(1), 3)
     assert node.holders(S) == [key(2)]
+
+
+@pytest.mark.parametrize(("begun", "ended"), [("r0", "s9ab"), ("s9ab", "r0"), ("r1", "s9ab"), ("seen", "r0")])
+def test_an_epilog_ends_the_run_that_its_prolog_called_otherwise(begun: str, ended: str) -> None:
+    """Slurm was upgraded, or taken back, while the job ran."""
+    node = Node()
+    node.begin(key(1, begun), A, mono=1)
+    assert node.end(key(1, ended), 5) is Verdict.ENDED
+    assert node.holdings == ()
+    assert node.end(key(1, ended), 6) is not Verdict.ENDED
+    assert node.begin(key(1, begun), A, mono=1) is Verdict.LATE
+
+
+def test_an_epilog_that_names_the_next_run_leaves_that_one_its_start_however_often_it_is_told() -> None:
+    """With restart counts it does; with SLUIDs it might."""
+    node = Node()
+    node.begin(key(1, "s9ab"), A, mono=1)
+    assert node.end(key(1, "s9cd"), 3) is Verdict.ENDED
+    node.end(key(1, "s9cd"), 4)
+    assert node.begin(key(1, "s9cd"), A, mono=5) is Verdict.STARTED
+    assert node.end(key(1, "s9cd"), 3) is Verdict.LATE  # from the spool
+    assert node.holders(A) == [key(1, "s9cd")]
+
+
+@pytest.mark.parametrize(("first", "second"), [("s9ab", "s9cd"), ("r0", "s9cd"), ("r0", "r1")])
+def test_the_epilog_of_a_run_that_is_over_never_ends_the_next(first: str, second: str) -> None:
+    for lost_epilog in (True, False):
+        node = Node()
+        node.begin(key(1, first), A, mono=1)
+        if not lost_epilog:
+            node.end(key(1, first), 3)
+        node.begin(key(1, second), A, mono=5)
+        assert node.end(key(1, first), 9) is Verdict.DUPLICATE
+        assert node.holders(A) == [key(1, second)]
 
 
 def test_a_late_epilog_of_run_0_never_ends_run_1() -> None:
@@ -180,7 +217,7 @@ def test_the_epilog_of_a_requeue_carries_the_next_count() -> None:
     node.begin(key(1, "r0"), A, mono=1)
     assert node.end(key(1, "r1"), 3) is Verdict.ENDED
     assert node.holdings == ()
-    assert node.over == {key(1, "r0")}
+    assert node.over == {key(1, "r0"): 3}
     assert node.begin(key(1, "r1"), A, mono=5) is Verdict.STARTED
     assert node.end(key(1, "r1"), 3) is Verdict.LATE  # sent again by the spool
     assert node.holders(A) == [key(1, "r1")]
@@ -206,5 +243,5 @@ def test_what_a_look_up_tells_later_keeps_the_time_of_the_start() -> None:
     node = Node()
     node.begin(key(1), A, mono=1)
     facts = replace(node.holdings[0].job, qos="high")
-    node.take(begin(facts, {A: Sharing.WHOLE}, at(7), node.holdings, node.over))
+    node.take(begin(facts, {A: Sharing.WHOLE}, at(7), node.holdings, node.over), 7)
     assert [(h.job.qos, h.since_mono) for h in node.holdings] == [("high", 1.0)]

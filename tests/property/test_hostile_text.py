@@ -38,7 +38,7 @@ from wattkeeper.cli.main import cli
 from wattkeeper.config.policy import parse_policies
 from wattkeeper.exporters.prometheus import Exporter
 from wattkeeper.ledger.records import Records
-from wattkeeper.ledger.report import find_job
+from wattkeeper.ledger.report import find_runs
 from wattkeeper.ledger.store import SqliteStore
 from wattkeeper.slurm.hook_event import EventError, EventKind, parse_event
 
@@ -253,8 +253,7 @@ def test_the_records_and_what_is_left_in_the_ledger(environment: dict[str, str])
         (line,) = told
         harmless(line, 8_000)
         harmless_json(json.loads(line))
-        past = find_job(folder / "state.db", 7, 1000)
-        assert past is not None
+        (past,) = find_runs(folder / "state.db", 7, 1000)
         harmless_json(past_json(past))
         harmless(usage_line(past_json(past), 2))
         for words in (["--by", "user,account"], ["--by", "partition", "--json"], ["--by", "account", "--csv"]):

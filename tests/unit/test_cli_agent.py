@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -14,8 +15,9 @@ import pytest
 from click.testing import CliRunner, Result
 from tests.unit.agent_stub import AgentStub, agent_stub
 
-from wattkeeper.cli.client import AgentClient, AgentRefusedError
+from wattkeeper.cli.client import DEFAULT_RUN_DIR, AgentClient, AgentRefusedError
 from wattkeeper.cli.main import cli
+from wattkeeper.config.settings import DEFAULT_PATH
 from wattkeeper.errors import AgentUnreachableError, WattkeeperError
 
 
@@ -53,6 +55,7 @@ def job_gpu(minor: int, **more: Any) -> dict[str, Any]:
     ]
     return {
         "gpu": minor, "uuid": f"GPU-{minor}", "model": "H100", "cap_w": 250.0, **used(),
+        "decided_w": 250.0, "not_set": None,
         "outcome": "granted", "asked": "250W", "rule": "ml", "allowed_w": [200.0, 700.0], "observe": False,
         "pending": [], "steps": steps, **more,
     }  # fmt: skip
@@ -152,6 +155,15 @@ def test_what_is_not_known_of_a_job_is_a_dash(agent: AgentStub) -> None:
     ]
 
 
+def test_the_mean_of_a_moment_is_a_dash(agent: AgentStub) -> None:
+    agent.answers["/v1/jobs/12"] = 200, job(gpus=[job_gpu(0, energy_j=180.8, seconds=0.2, mean_w=904.0, steps=[])])
+    assert run(agent, "job", "12").output.splitlines()[3:] == [
+        "energy  181 J: peak 402 W, held back by the cap 100 % of the time",
+        "          GPU  energy  time  mean   peak  held back  divided by   from",
+        "            0   181 J   0 s     -  402 W      100 %  only holder  the card's counter",
+    ]
+
+
 def test_the_line_is_the_agents_own(agent: AgentStub) -> None:
     agent.answers["/v1/jobs/12/line"] = 200, "wattkeeper: job 12 used 1.20 kWh (GPU 0: mean 310 W)\n"
     result = run(agent, "job", "12", "--line")
@@ -169,7 +181,7 @@ def test_what_is_no_job_id(agent: AgentStub, name: str) -> None:
 
 
 def test_explain_of_a_job(agent: AgentStub) -> None:
-    agent.answers["/v1/jobs/12"] = 200, job(gpus=[job_gpu(0, observe=True, pending=["qos"])])
+    agent.answers["/v1/jobs/12"] = 200, job(gpus=[job_gpu(0, cap_w=None, observe=True, pending=["qos"])])
     assert (
         run(agent, "explain", "12").output
         == """\
@@ -178,9 +190,41 @@ GPU 0: H100
   rule: rule 'ml': cap 80 % (p.yaml:4)
   device: 250 W, within the range
   qos: not known yet, and may change this
-  applied: 250 W (observed only: nothing is written)
+  applied: not capped: it would be 250 W (observed only: nothing is written)
 """
     )
+
+
+def test_a_forgotten_job_has_the_cap_that_was_set_and_no_steps(agent: AgentStub) -> None:
+    unknown: dict[str, Any] = {"decided_w": None, "observe": None, "not_set": None, "steps": []}
+    agent.answers["/v1/jobs/12"] = 200, job(gpus=[job_gpu(0, **unknown), job_gpu(1, cap_w=None, **unknown)])
+    assert [line for line in run(agent, "job", "12").output.splitlines() if line.startswith("got")] == [
+        "got     GPU 0: 250 W",
+        "got     GPU 1: not capped",
+    ]
+    assert (
+        run(agent, "explain", "12").output
+        == """\
+job 12 of alice on n1
+GPU 0: H100
+  the steps of its decision are not kept: the agent has forgotten the job since it ended
+  applied: 250 W
+GPU 1: H100
+  the steps of its decision are not kept: the agent has forgotten the job since it ended
+  applied: not capped
+"""
+    )
+
+
+def test_status_marks_caps_that_are_not_set(agent: AgentStub) -> None:
+    gpus = [job_gpu(0), job_gpu(1, cap_w=None, observe=True), job_gpu(2, cap_w=None, not_set="not set yet")]
+    agent.answers["/v1/status"] = 200, status(jobs=[job(gpus=[gpu]) for gpu in gpus])
+    lines = run(agent, "status").output.splitlines()
+    assert [re.split(" {2,}", line)[-3] for line in lines[-3:]] == [
+        "250 W",
+        "250 W (observed only)",
+        "250 W (not set)",
+    ]
 
 
 def test_until_when_a_cap_stands_is_told_and_what_is_applied_comes_last(agent: AgentStub) -> None:
@@ -212,6 +256,13 @@ def test_unknown_job(agent: AgentStub) -> None:
     result = run(agent, "job", "99")
     assert isinstance(result.exception, AgentRefusedError)
     assert (result.exception.status, str(result.exception)) == (404, "no job 99 of yours on this node")
+
+
+@pytest.mark.skipif(DEFAULT_RUN_DIR.exists() or DEFAULT_PATH.exists(), reason="an agent is installed here")
+def test_without_an_agent_it_is_said_where_ended_jobs_are_to_be_found() -> None:
+    error = str(CliRunner().invoke(cli, ["job", "101"], env={"WATTKEEPER_RUN_DIR": None}).exception)
+    assert "no agent is listening" in error
+    assert error.endswith("; jobs that ended are in /var/lib/wattkeeper/records as well, for root")
 
 
 def test_hold_resume_and_restore(agent: AgentStub) -> None:

@@ -39,13 +39,16 @@ is on the unix socket `/run/wattkeeper/read.sock`. A scrape reads no device: it 
 - `metrics.job_labels`: `id` leaves `user` and `account` of `job_info` empty, `full` fills them in, `none` leaves the
   series of jobs out. Without the setting it is `full` on a port that lets in only who shows a password or a client
   certificate, and `id` everywhere else.
+- A job id stands for the run that began last: of a job that was requeued, and of two jobs of one id where two clusters
+  share the node. The energy of the others is in the series of accounts, in the records and in `wattkeeper report`.
 - For each GPU: energy of jobs + idle + unattributed = what its counter gained since the agent first read it. These
   show what the ledger has on the disk, which is at most 10 s behind: so none of them goes back when an agent is killed.
   As long as the ledger cannot be read, after a start, totals over restarts (accounts, idle, unattributed) are absent.
 - The energy of an account is there, and carries its name, whatever `job_labels` says. It goes on over restarts.
 - The energy of a job or an account is shown to each client at its beginning first, so that `increase()` misses nothing
   of a job that is shorter than a scrape: [zero-first](decisions/zero-first.md).
-- A card without an energy counter has no `gpu_energy_joules_total`; its jobs are metered by its power.
+- A card without an energy counter has no `gpu_energy_joules_total`; its jobs are metered by its power. One that
+  does not tell that either has no series of energy.
 
 | metric | type | labels | meaning |
 | --- | --- | --- | --- |
@@ -66,8 +69,8 @@ METRICS_TAIL = """
 `unknown_job`; `unmapped`: Slurm's GPU numbers fit no device; `invalid`; \
 `refused`: what lay in the spool under an event's name was not Slurm's |
 | `account_energy_joules_total` | `domain` | `gpu` |
-| `energy_gaps_total` | `cause` | `outage`: other holders at its end than at its beginning, or a card without a \
-counter that could not be read; `restart`: the counter began anew; `jump`: it moved as no GPU can draw |
+| `energy_gaps_total` | `cause` | `outage`: its holders changed, and the counter was not read then, or a card \
+without a counter was not looked at; `restart`: the counter began anew; `jump`: it moved as no GPU can draw |
 | `requests_total` | `outcome` | `none`, `granted`, `clamped`, `denied`, `malformed` |
 | `slurm_lookups_total` | `source` | `pyslurm`; `scontrol` (and `squeue`, where its text settles nothing) |
 | `slurm_lookups_total` | `outcome` | `ok`, `timeout`, `refused`; `wrong`: of another job, or garbage; `not_found` |

@@ -325,7 +325,7 @@ def test_the_agents_holdings_win_over_those_of_a_ledger_that_is_taken_up(node: N
     asyncio.run(after())
     kept = node.load()
     assert [h.job.key for h in kept.holdings] == [key(1)]
-    assert kept.over == {key(7)}
+    assert set(kept.over) == {key(7)}
     assert {job.job_id: usage.energy_mj for (job, _), usage in kept.usage.items()} == {7: 100, 1: 200}
     assert kept.unattributed_mj == {A: 4_000}  # all that the counter gained has an owner or is known to have none
     assert kept.watermarks[A].sample.energy_mj == 5_200

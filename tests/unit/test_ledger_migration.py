@@ -104,7 +104,7 @@ def test_everything_is_there_afterwards(path: Path) -> None:
         kept = store.load()
     assert kept.boot_id == "boot-1"
     assert kept.holdings == (Holding(facts(), A, Sharing.WHOLE, SINCE, 20.5),)
-    assert kept.over == {ENDED}
+    assert set(kept.over) == {ENDED}
     assert kept.watermarks == {A: Watermark(EnergySample(A, Millijoules(5000), NOW, 620.5, "boot-1"), (RUNS,))}
     counted = frozenset({EnergySource.COUNTER})
     assert kept.usage == {

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from wattkeeper.api.line import percent, usage_line
+from wattkeeper.api.line import mean_w, percent, usage_line
 
 
 def gpu(minor: int, **more: Any) -> dict[str, Any]:
@@ -38,6 +38,13 @@ def test_says_what_is_not_known() -> None:
     nothing = gpu(0, energy_j=None, seconds=None, capped_s=None)
     assert usage_line(job(nothing)) == "wattkeeper: job 1234: its energy is not known (GPU 0)"
     assert usage_line(job()) == "wattkeeper: job 1234: no GPU on this node"
+
+
+def test_there_is_no_mean_of_less_than_a_second() -> None:
+    short = gpu(0, energy_j=180.8, seconds=0.2, capped_s=None)
+    assert usage_line(job(short)) == "wattkeeper: job 1234 used 181 J (GPU 0)"
+    assert mean_w([short]) is None
+    assert mean_w([gpu(0, energy_j=700.0, seconds=1.0)]) == 700.0
 
 
 def test_the_sum_counts_gpus_that_the_agent_cannot_name() -> None:

@@ -10,6 +10,7 @@ from wattkeeper.config.policy import parse_policies
 from wattkeeper.core.arbitrate import arbitrate
 from wattkeeper.core.resolve import resolve
 from wattkeeper.model import Conditions, Decision, GpuContext, GpuInfo, GpuUuid, JobFacts, JobKey
+from wattkeeper.snapshot import CapView
 from wattkeeper.units import Milliwatts
 
 POLICY, _ = parse_policies(
@@ -27,18 +28,19 @@ ceilings:
         )
     ]
 )
+SET = CapView(None)
 UUIDS = [GpuUuid("GPU-a"), GpuUuid("GPU-b")]
 
 
-def line(comment: str | None, partition: str = "gpu", baseline_w: int = 700) -> str:
+def line(comment: str | None, partition: str = "gpu", baseline_w: int = 700, became: CapView = SET) -> str:
     decisions: dict[GpuUuid, Decision] = {}
-    caps: dict[GpuUuid, Milliwatts | None] = {}
+    caps: dict[GpuUuid, CapView] = {}
     for minor, uuid in enumerate(UUIDS):
         info = GpuInfo(uuid, minor, minor, "H100", Milliwatts(700_000), Milliwatts(200_000), Milliwatts(700_000))
         context = GpuContext(info, Milliwatts(baseline_w * 1000))
         job = JobFacts(JobKey("lab", 1, "r0"), uid=1, partition=partition, comment=comment, gpus=2)
         target = arbitrate([resolve(job, context, POLICY, Conditions(0.0))], context, POLICY)
-        decisions[uuid], caps[uuid] = target.decisions[0], target.limit_mw
+        decisions[uuid], caps[uuid] = target.decisions[0], replace(became, decided_mw=target.limit_mw)
     return message({uuid: minor for minor, uuid in enumerate(UUIDS)}, decisions, caps)
 
 
@@ -70,6 +72,28 @@ def test_the_line_says_what_was_got_and_why(comment: str | None, partition: str,
     assert line(comment, partition) == f"wattkeeper: {words}"
 
 
+@pytest.mark.parametrize(
+    ("became", "words"),
+    [
+        (
+            CapView(None, observed=True),
+            "GPUs 0,1 would be capped at 240 W each (GRANTED; only observed, not written)",
+        ),
+        (
+            CapView(None, trouble="an administrator holds it"),
+            "GPUs 0,1 not capped at 240 W each: an administrator holds it (GRANTED)",
+        ),
+        (
+            CapView(None, Milliwatts(300_000), trouble="not set yet"),
+            "GPUs 0,1 not capped at 240 W each: not set yet, last set to 300 W (GRANTED)",
+        ),
+    ],
+)
+def test_the_line_says_what_was_not_set_and_why(became: CapView, words: str) -> None:
+    granted = "you asked 240W; rule 'everyone' grants it"
+    assert line("power=240W", became=became) == "wattkeeper: " + words.replace("GRANTED", granted)
+
+
 def test_the_line_names_the_baseline_where_that_binds() -> None:
     assert line(None, "debug", baseline_w=400).endswith("device 420 W is above the baseline: 400 W)")
 
@@ -84,7 +108,7 @@ def test_the_line_says_until_when_a_ceiling_binds() -> None:
     job = JobFacts(JobKey("lab", 1, "r0"), uid=1, partition="hot", gpus=1)
     (decision,) = arbitrate([resolve(job, context, POLICY, Conditions(0.0))], context, POLICY).decisions
     timed = replace(decision, next_change=3_600.0)
-    words = message({UUIDS[0]: 0}, {UUIDS[0]: timed}, {UUIDS[0]: Milliwatts(210_000)}, 0.0, UTC)
+    words = message({UUIDS[0]: 0}, {UUIDS[0]: timed}, {UUIDS[0]: CapView(Milliwatts(210_000))}, 0.0, UTC)
     assert words.endswith("; ceiling 'hot': at most 210 W: binds, until 01:00 UTC at least)")
-    words = message({UUIDS[0]: 0}, {UUIDS[0]: timed}, {UUIDS[0]: Milliwatts(700_000)}, 0.0, UTC)
+    words = message({UUIDS[0]: 0}, {UUIDS[0]: timed}, {UUIDS[0]: CapView(Milliwatts(700_000))}, 0.0, UTC)
     assert "until" not in words

@@ -7,6 +7,7 @@ import pytest
 from tests.one_node import OneNode, gpu, shared
 
 from wattkeeper.core.holdings import Moment
+from wattkeeper.exporters.prometheus import Exporter
 from wattkeeper.model import Basis, EnergySource, GpuUuid, Holding, JobKey, Usage
 from wattkeeper.privileged.evidence import evidence_of
 from wattkeeper.protocols import JobNote
@@ -143,6 +144,42 @@ def test_a_card_without_a_counter_is_metered_by_its_power() -> None:
     assert usage(node, 7).peak_mw == 300_000
 
 
+def energy_shown(node: OneNode) -> set[str]:
+    """The names of the page's series of GPUs' energy, and of jobs'."""
+    page, _ = Exporter(node.snapshot, "full", node.clock.mono).render("Prometheus")
+    names = (line.partition("{")[0] for line in page.decode().splitlines() if line[:1] != "#")
+    return {name.removeprefix("wattkeeper_") for name in names if "gpu" in name and "energy_joules" in name}
+
+
+def test_a_card_that_tells_nothing_of_its_energy_has_none_rather_than_0() -> None:
+    node = OneNode(gpu(0))
+    node.show("GPU-0", energy_mj=None, power_mw=None)
+    node.start()
+    node.prolog(7, "0")
+    node.tick()
+    assert energy_shown(node) == set()
+    node.show("GPU-0", power_mw=Milliwatts(100_000))
+    node.tick()
+    of_gpu = {"gpu_idle_energy_joules_total", "gpu_unattributed_energy_joules_total"}
+    assert energy_shown(node) == {*of_gpu, "job_gpu_energy_joules_total"}
+    node.show("GPU-0", power_mw=None)  # what was counted stays counted
+    node.tick()
+    assert energy_shown(node) >= of_gpu
+
+
+def test_a_power_that_no_gpu_can_draw_is_charged_to_nobody_and_shown_to_nobody() -> None:
+    node = without_counter()
+    node.prolog(7, "0")
+    for power_mw in (100_000, 4_294_967_295, 100_000):
+        node.show("GPU-0", power_mw=Milliwatts(power_mw))
+        node.go_on(2)
+        node.tick()
+        page, _ = Exporter(node.snapshot, "full", node.clock.mono).render("Prometheus")
+        assert (b"\nwattkeeper_gpu_power_watts{" in page) == (power_mw == 100_000)
+    assert (node.used_mj(A), usage(node, 7).peak_mw) == ({7: 600_000}, 100_000)
+    assert node.gaps() == {}
+
+
 def test_a_hole_in_its_power_is_a_gap_that_no_job_pays_for_or_is_said_to_have_lasted() -> None:
     node = without_counter()
     node.prolog(7, "0")
@@ -182,6 +219,75 @@ def test_a_counter_that_fails_to_answer_once_is_not_replaced_by_power() -> None:
     assert node.used_mj(A) == {7: 500_000}
     assert usage(node, 7).sources == {EnergySource.COUNTER}
     assert node.gaps() == {}
+
+
+def test_nor_is_one_that_fails_to_at_the_first_look_of_a_boot() -> None:
+    node = OneNode(gpu(0))
+    node.tick()
+    node.clock.boot = "boot-2"
+    node.show("GPU-0", energy_mj=None)
+    node.start()
+    node.tick()
+    node.show("GPU-0", energy_mj=90_000_000)
+    node.go_on(5)
+    node.tick()
+    assert node.state.gpus[A].unattributed_mj == 90_000_000
+    assert node.gaps() == {"restart": 1}
+
+
+@pytest.mark.parametrize("restarts", [False, True], ids=["one agent", "killed in between"])
+@pytest.mark.parametrize("beside", [False, True], ids=["on an idle GPU", "beside another job"])
+def test_a_job_that_came_and_went_while_no_agent_was_there_is_paid_for_by_nobody(beside: bool, restarts: bool) -> None:
+    node = OneNode(gpu(0), gres=shared(1))
+    node.tick()
+    if beside:
+        node.prolog(7, "0")
+    node.go_on(60, GPU_0=50_000_000)
+    node.start()
+    node.post(EventKind.PROLOG, 8, {"SLURM_JOB_GPUS": "0"}, node.ago(50))
+    if restarts:
+        node.start()
+    node.post(EventKind.EPILOG, 8, {}, node.ago(10))
+    if restarts:
+        node.start()
+    node.go_on(1)
+    node.tick()
+    mine = node.state.gpus[A]
+    assert (node.used_mj(A), mine.idle_mj, mine.unattributed_mj) == ({}, 0, 50_000_000)
+    node.go_on(1, GPU_0=1_000)
+    node.tick()
+    assert (node.used_mj(A), mine.idle_mj) == (({7: 1_000}, 0) if beside else ({}, 1_000))
+
+
+def test_a_job_that_came_and_went_while_its_gpu_did_not_answer_is_paid_for_by_nobody() -> None:
+    node = OneNode(gpu(0), gres=shared(1))
+    node.tick()
+    node.prolog(7, "0")
+    node.gpus.gpus[A].hang()
+    node.prolog(8, "0")
+    node.go_on(10, GPU_0=5_000_000)
+    node.epilog(8)
+    node.gpus.gpus[A].mend()
+    node.tick()
+    assert (node.used_mj(A), node.state.gpus[A].unattributed_mj) == ({}, 5_000_000)
+    assert node.gaps() == {"outage": 1}
+
+
+def test_a_counter_that_reads_0_once_is_not_counted_anew_from_its_beginning() -> None:
+    node = OneNode(gpu(0))
+    node.show("GPU-0", energy_mj=1_800_000_000_000)
+    node.start()
+    node.tick()
+    node.prolog(7, "0")
+    node.show("GPU-0", energy_mj=0)
+    node.go_on(5)
+    node.tick()
+    node.show("GPU-0", energy_mj=1_800_004_000_000)
+    node.go_on(5)
+    node.tick()
+    assert node.used_mj(A) == {}
+    assert 4_000_000 <= node.state.gpus[A].unattributed_mj <= 3 * 4_200_000
+    assert node.gaps() == {"restart": 1, "jump": 1}
 
 
 def test_gaps_are_counted_by_their_cause_and_begin_at_0() -> None:
@@ -270,6 +376,22 @@ def test_a_restarted_agent_goes_on_with_what_a_job_has_used() -> None:
     assert node.snapshot().accounts["ml", "gpu"].energy_mj == 1_500
 
 
+@pytest.mark.parametrize("set_back_s", [0.0, 3_600.0])
+def test_a_job_that_was_given_another_gpu_began_with_its_first_after_a_restart_too(set_back_s: float) -> None:
+    node = OneNode(gpu(0), gpu(1))
+    node.tick()
+    node.prolog(7, "1")
+    begun_at = node.clock.wall()
+    node.go_on(1_000)
+    node.clock.off_s = -set_back_s
+    node.prolog(7, "0,1")
+    node.start()
+    assert [job.started_at for job in node.snapshot().jobs] == [begun_at]
+    node.go_on(10)
+    node.epilog(7)
+    assert [record.note.started_at for record in node.store.unrecorded()] == [begun_at]
+
+
 @pytest.mark.parametrize("account", [None, "ml"])
 def test_an_account_is_there_from_its_first_job_on(account: str | None) -> None:
     node = OneNode(gpu(0))
@@ -289,3 +411,17 @@ def test_what_a_job_used_of_a_gpu_that_it_had_before_is_not_forgotten() -> None:
         assert node.used_mj(A) == {7: 1_000}
         assert set(node.snapshot().jobs[0].all_gpus) == {A, GpuUuid("GPU-1")}
         node.start()
+
+
+def test_what_another_prolog_of_the_job_closes_is_its_accounts_as_in_the_ledger() -> None:
+    node = OneNode(gpu(0))
+    node.tick()
+    node.prolog(7, "0", SLURM_JOB_ACCOUNT="a")
+    node.go_on(5, GPU_0=300)
+    node.tick()
+    node.go_on(5, GPU_0=1_000)
+    node.prolog(7, "0", SLURM_JOB_ACCOUNT="b")
+    shown = {account: view.energy_mj for (account, _), view in node.snapshot().accounts.items()}
+    assert shown == {"a": 300, "b": 1_000}
+    node.start()
+    assert {account: view.energy_mj for (account, _), view in node.snapshot().accounts.items()} == shown

@@ -140,6 +140,15 @@ def test_of_a_requeued_job_the_latest_run_is_shown(order: int) -> None:
     assert one(samples, "job_gpu_energy_joules_total", slurm_job_id="7", gpu="0") == 42
 
 
+def test_of_two_clusters_jobs_of_one_id_the_later_one_is_shown() -> None:
+    first = replace(snapshots.job(7, 0), started_at=snapshots.NOW - 100)
+    second = replace(snapshots.charged(snapshots.job(7, 1), {1: 42_000}), started_at=snapshots.NOW - 40)
+    second = replace(second, facts=replace(second.facts, key=replace(second.key, cluster="other")))
+    samples = read(render(replace(snapshots.snapshot(), jobs=(second, first))))
+    assert one(samples, "job_info", slurm_job_id="7") == 1
+    assert one(samples, "job_gpu_energy_joules_total", slurm_job_id="7") == 42
+
+
 def test_counters_with_known_labels_start_at_zero() -> None:
     empty = Snapshot(snapshots.NOW, snapshots.NOW_MONO, "n", "c", "observe", "0", 5.0)
     samples = read(render(empty))

@@ -216,6 +216,17 @@ def test_the_same_job_on_another_run_or_node_is_another(folder: Folder) -> None:
     assert folder.ids() == [1, 1, 1]
 
 
+def test_a_job_of_the_same_name_later_on_the_same_day_is_another(folder: Folder) -> None:
+    """A cluster that was set up anew counts from 1 again. However often it is written, each has one line."""
+    first = record(1)
+    later = JobRecord(replace(first.note, started_at=START + 4000, ended_at=START + 5000), first.usage)
+    for _ in range(2):
+        folder.begin().write([first])
+        folder.begin().write([later])
+    lines = (folder.path / "2026-11-25.jsonl").read_text().splitlines()
+    assert [json.loads(line)["started_at"] for line in lines] == [START, START + 4000]
+
+
 def test_a_line_that_a_crash_cut_short_is_replaced_by_the_whole_one(folder: Folder) -> None:
     folder.begin().write([record(1), record(2)])
     file = folder.path / "2026-11-25.jsonl"

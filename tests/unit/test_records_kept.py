@@ -1,5 +1,6 @@
-"""For how long jobs and their records are kept, by a clock that may be wrong at first."""
+"""For how long jobs and their records are kept, by a clock that may be wrong at first, and what cannot be kept."""
 
+import json
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -28,11 +29,11 @@ class House:
     def begin(self) -> None:
         self._keeper = RecordKeeper(Records(self.folder, lambda _: None), self.clock, lambda: KEEP_S)
 
-    def end_job(self, number: int) -> None:
+    def end_job(self, number: int, started_at: float | None = None) -> None:
         """A job that has just ended, and its record."""
         at = self.clock.wall()
         facts = JobFacts(JobKey("c", number, "r0"), uid=1000)
-        note = JobNote(facts, at - 60, at, None, Outcome.NONE, None, {})
+        note = JobNote(facts, at - 60 if started_at is None else started_at, at, None, Outcome.NONE, None, {})
         self.store.commit(Change(self.clock.boot, at, notes=(note,)))
         self._keeper.expect()
         self.go_on(60)
@@ -43,6 +44,16 @@ class House:
             self.clock.at_mono += min(600.0, until - self.clock.at_mono)
             while self._keeper.due:
                 self._keeper.keep_up(self.store)
+
+    @property
+    def trouble(self) -> str | None:
+        return self._keeper.trouble
+
+    @property
+    def jobs(self) -> list[int]:
+        """Of which jobs records stand in the files."""
+        lines = [line for file in sorted(self.folder.glob("*.jsonl")) for line in file.read_text().splitlines()]
+        return [json.loads(line)["job_id"] for line in lines]
 
     @property
     def files(self) -> int:
@@ -81,3 +92,22 @@ def test_a_clock_that_is_wrong_at_boot_costs_nothing(house: House, years: int) -
     house.clock.off_s = 0.0
     house.go_on(2 * PRUNE_EVERY_S)
     assert house.files == 1
+
+
+def test_a_job_of_which_no_record_can_be_made_is_named_and_keeps_no_other_waiting(
+    house: House, caplog: pytest.LogCaptureFixture
+) -> None:
+    house.end_job(1)
+    house.end_job(2, started_at=1e18)
+    house.end_job(3)
+    house.end_job(4, started_at=-1e18)
+    house.end_job(5)
+    assert house.jobs == [1, 3, 5]
+    assert house.trouble is not None
+    assert house.trouble.startswith("no record can be made of job 2 and 1 more (")
+    assert house.trouble.endswith("); please report this; all others are written")
+    assert sum("no end-of-job record can be made of it" in line for line in caplog.messages) == 2
+    house.begin()  # it is tried again, and the others are not written again
+    house.go_on(60)
+    assert house.jobs == [1, 3, 5]
+    assert house.trouble is not None

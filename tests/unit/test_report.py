@@ -15,7 +15,7 @@ from tests.unit.ledger_of_many import FIRST_DAY, LAST_DAY, make_ledger, report_o
 
 from wattkeeper.errors import StoreError
 from wattkeeper.ledger import schema
-from wattkeeper.ledger.report import ENDED, Field, Question, find_job, read_report
+from wattkeeper.ledger.report import ENDED, Field, Question, find_runs, read_report
 from wattkeeper.ledger.store import SqliteStore
 from wattkeeper.model import Charges, GpuUuid, JobFacts, JobKey
 from wattkeeper.protocols import Change, GpuNote, JobNote
@@ -196,19 +196,16 @@ def test_who_may_not_read_it_is_told_what_to_do(store: SqliteStore, path: Path) 
 
 def test_a_job_is_found_by_root_and_its_owner(store: SqliteStore, path: Path) -> None:
     charge(store, "2026-11-22", notes=(note(2, run="r1", uid=7),))
-    mine = find_job(path, 1, 1000)
-    assert mine is not None
+    (mine,) = find_runs(path, 1, 1000)
     assert mine.usage[A].energy_mj == 7
     assert mine.note.gpus[A].cap_mw == 300_000
-    assert (find_job(path, 1, 1001), find_job(path, 99, 0)) == (None, None)
-    newest, own = find_job(path, 2, 0), find_job(path, 2, 1000)
-    assert newest is not None
-    assert own is not None
-    assert (newest.note.facts.key.run, own.note.facts.key.run) == ("r1", "r0")
+    assert (find_runs(path, 1, 1001), find_runs(path, 99, 0)) == ([], [])
+    assert [record.note.facts.key.run for record in find_runs(path, 2, 0)] == ["r1", "r0"]
+    assert [record.note.facts.key.run for record in find_runs(path, 2, 1000)] == ["r0"]
 
 
 def test_no_ledger_knows_no_job(tmp_path: Path) -> None:
-    assert find_job(tmp_path / "state.db", 1, 0) is None
+    assert find_runs(tmp_path / "state.db", 1, 0) == []
 
 
 def test_many_jobs_sum_up(path: Path) -> None:

@@ -135,6 +135,7 @@ class EventHandler:
         state = self._state
         if not (transition.removed or transition.added or transition.over):
             return
+        self._make_room(transition)
         here = transition.gpus & state.gpus.keys()  # a GPU that was lost before our start has nothing to read
         readings = await self._observer.read(here, note_free=cut)
         after = {uuid: _owners_after(state, uuid, transition) for uuid in here}
@@ -152,14 +153,21 @@ class EventHandler:
         failpoint("event.decided")
         await self._ledger.commit(change)
         failpoint("event.committed")
+        self._note_jobs(transition, moment)  # first, as in the ledger: the account that is known now is charged
         meter.settle(state, self._tally, charges, watermarks)
         state.replace_holdings(transition.removed, transition.added)
-        state.note_over(transition.over)
+        state.note_over(transition.over, moment.mono)
         self._inquirer.end(transition.over)
-        self._note_jobs(transition, moment)
         for uuid in here:
             # a new holder is a new start for whoever fights over the limit
             state.gpus[uuid].drift, state.gpus[uuid].left_mw = DriftHistory(), None
+
+    def _make_room(self, transition: Transition) -> None:
+        """A run whose name was used before, by one that has ended and is still shown, is another job."""
+        for holding in transition.added:
+            job = self._state.jobs.get(holding.job.key)
+            if job is not None and job.ended_at is not None:
+                del self._state.jobs[holding.job.key]
 
     def _devices(self, event: HookEvent) -> Sequence[Device]:
         devices = self._state.gres.find(event.gpus, event.visible)

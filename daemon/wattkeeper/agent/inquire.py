@@ -71,7 +71,7 @@ class Inquirer:
         What becomes known later is put right: of a job that does not begin after all, ``end`` must be called.
         """
         known = self._state.jobs.get(job.key)
-        if known is not None:  # its hook came again
+        if known is not None and known.ended_at is None:  # its hook came again
             job = merge(job, known.facts)
         if not missing(job, self._state.policy) or job.key in self._state.over:
             return job

@@ -5,36 +5,44 @@ from datetime import UTC, tzinfo
 
 from wattkeeper.model import Decision, GpuUuid, Outcome, StepKind
 from wattkeeper.moments import shown_at
-from wattkeeper.units import Milliwatts, format_power
+from wattkeeper.snapshot import CapView
+from wattkeeper.units import format_power
 
 
 def message(
     minors: Mapping[GpuUuid, int],
     decisions: Mapping[GpuUuid, Decision],
-    caps_mw: Mapping[GpuUuid, Milliwatts | None],
+    caps: Mapping[GpuUuid, CapView],
     now_at: float = 0.0,
     zone: tzinfo = UTC,
 ) -> str:
     """``wattkeeper: GPUs 0,1 capped at 250 W each (you asked 300 W; rule 'everyone' allows up to 250 W)``.
 
-    Empty where the job has no GPU that is decided on. Times are written as they read at ``now_at`` in that zone.
+    Where the cap is only observed, or could not be set, it says so. Empty where the job has no GPU that is decided on.
+    Times are written as they read at ``now_at`` in that zone.
     """
-    groups: dict[tuple[Milliwatts | None, str], list[int]] = {}
-    for uuid, decision in decisions.items():
-        group = caps_mw.get(uuid), _because(decision, caps_mw.get(uuid), now_at, zone)
-        groups.setdefault(group, []).append(minors.get(uuid, -1))
+    groups: dict[tuple[CapView, str], list[int]] = {}
+    for uuid, cap in caps.items():
+        groups.setdefault((cap, _because(decisions[uuid], cap, now_at, zone)), []).append(minors.get(uuid, -1))
     parts = [_part(cap, because, sorted(gpus)) for (cap, because), gpus in groups.items()]
     return "wattkeeper: " + "; ".join(parts) if parts else ""
 
 
-def _part(cap: Milliwatts | None, because: str, gpus: list[int]) -> str:
+def _part(cap: CapView, because: str, gpus: list[int]) -> str:
     which = f"GPU{'s' if len(gpus) > 1 else ''} {','.join(map(str, gpus))}"
-    if cap is None:
+    if cap.decided_mw is None:
         return f"{which} left as found ({because})"
-    return f"{which} capped at {format_power(cap)}{' each' if len(gpus) > 1 else ''} ({because})"
+    limit = f"{format_power(cap.decided_mw)}{' each' if len(gpus) > 1 else ''}"
+    if cap.observed:
+        return f"{which} would be capped at {limit} ({because})"
+    if cap.trouble is None:
+        return f"{which} capped at {limit} ({because})"
+    still = "" if cap.set_mw is None else f", last set to {format_power(cap.set_mw)}"
+    return f"{which} not capped at {limit}: {cap.trouble}{still} ({because})"
 
 
-def _because(decision: Decision, cap: Milliwatts | None, now_at: float, zone: tzinfo) -> str:
+def _because(decision: Decision, got: CapView, now_at: float, zone: tzinfo) -> str:
+    cap = got.decided_mw
     rule = f"rule '{decision.rule}'" if decision.rule else "no rule matches"
     asked = f"you asked {decision.asked or 'power='}"
     allowed = f"{rule} allows up to {format_power(decision.allowed_mw[1])}" if decision.allowed_mw else rule
@@ -62,4 +70,4 @@ def _because(decision: Decision, cap: Milliwatts | None, now_at: float, zone: tz
     if decision.alone_mw is not None:
         shared = f"; {before.kind} {before.text}" if before and not decision.void else ""
         text += f"{shared}; alone you would have {format_power(decision.alone_mw)}"
-    return text + ("; only observed, not written" if decision.observe else "")
+    return text + ("; only observed, not written" if got.observed else "")

@@ -26,17 +26,17 @@ Cut = tuple[tuple[Charges, ...], tuple[Watermark, ...]]
 def sample_of(state: State, gpu: Gpu, reading: GpuReading | None) -> EnergySample | None:
     """The GPU's energy at a reading: its counter, or where the card has none its power, integrated since before.
 
-    None where there is no reading, or it says neither. A card whose counter was ever read in this boot has one: a
-    reading without it is a reading that failed.
+    None where there is no reading, or it says neither. A card whose counter was ever read, in an earlier boot too, has
+    one (all do from Volta on): a reading without it is a reading that failed.
     """
     if reading is None:
         return None
     source, energy_mj = EnergySource.COUNTER, reading.energy_mj
     if energy_mj is None:
-        before = _of_this_boot(state, gpu)
-        if reading.power_mw is None or (before is not None and before.source is EnergySource.COUNTER):
+        mark = gpu.watermark
+        if reading.power_mw is None or (mark is not None and mark.sample.source is EnergySource.COUNTER):
             return None
-        source, energy_mj = EnergySource.POWER, _integrated(state, before, reading)
+        source, energy_mj = EnergySource.POWER, _integrated(state, _of_this_boot(state, gpu), reading)
     return EnergySample(
         gpu.info.uuid,
         energy_mj,
@@ -69,17 +69,19 @@ def cut(state: State, readings: Mapping[GpuUuid, GpuReading], after: Mapping[Gpu
     """Close the interval of each GPU in ``after``, whose owners are those from now on.
 
     Gives the charges and the watermarks, of the same GPUs in the same order, to be written in one transaction with the
-    change of holdings. A GPU whose counter could not be read keeps its watermark and with it its old owners: the
-    interval that it leaves open ends with other owners than it began with, and is nobody's.
+    change of holdings. A GPU whose owners change while its counter cannot be read keeps its watermark, which has no
+    owners from then on: the interval that it leaves open is nobody's, though it ends with the owners it began with.
     """
     charges, watermarks = [], []
     for uuid, owners in after.items():
         gpu = state.gpus[uuid]
-        sample = sample_of(state, gpu, readings.get(uuid))
-        if sample is None or not supersedes(gpu.watermark, sample):
-            continue
-        charges.append(_charges(state, gpu, sample))
-        watermarks.append(Watermark(sample, owners))
+        mark, sample = gpu.watermark, sample_of(state, gpu, readings.get(uuid))
+        if sample is not None and supersedes(mark, sample):
+            charges.append(_charges(state, gpu, sample))
+            watermarks.append(Watermark(sample, owners))
+        elif mark is not None and owners != state.owners(uuid):
+            charges.append(Charges(uuid, source=mark.sample.source, at=mark.sample.at))
+            watermarks.append(Watermark(mark.sample, None))
     return tuple(charges), tuple(watermarks)
 
 

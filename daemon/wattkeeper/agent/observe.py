@@ -5,8 +5,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 from wattkeeper.agent.state import Gpu, State
+from wattkeeper.core.attribute import MOST_OVER
 from wattkeeper.gpus.worker import DeviceThread
-from wattkeeper.model import GpuReading, GpuUuid, JobKey
+from wattkeeper.model import GpuInfo, GpuReading, GpuUuid, JobKey
 from wattkeeper.privileged.errors import DeviceError, Kind
 from wattkeeper.protocols import Clock, GpuReader
 from wattkeeper.slurm.processes import Processes
@@ -39,7 +40,8 @@ class Observer:
         wanted = [uuid for uuid in gpus if uuid in self._state.gpus]
         asked = [uuid for uuid in wanted if not self._reader.stalled(uuid)]
         shared = [uuid for uuid in asked if self._is_weighed(uuid)]
-        answers = await self._reader.read(asked, READ_DEADLINE_S, shared)
+        told = await self._reader.read(asked, READ_DEADLINE_S, shared)
+        answers = {uuid: _believable(self._state.gpus[uuid].info, answer) for uuid, answer in told.items()}
         found = {uuid: answer for uuid, answer in answers.items() if isinstance(answer, GpuReading)}
         for uuid, answer in answers.items():
             self._note(self._state.gpus[uuid], answer, begun)
@@ -91,6 +93,13 @@ class Observer:
             gpu.reading = answer
         elif answer.at_mono >= gpu.reading.at_mono:
             gpu.reading = answer if begun_mono > gpu.written_mono else _but_for_limits(answer, gpu.reading)
+
+
+def _believable(info: GpuInfo, answer: GpuReading | DeviceError) -> GpuReading | DeviceError:
+    """The answer; a power that no such GPU can draw is not to be had."""
+    if isinstance(answer, DeviceError) or answer.power_mw is None or answer.power_mw <= MOST_OVER * info.max_mw:
+        return answer
+    return replace(answer, power_mw=None)
 
 
 def _but_for_limits(answer: GpuReading, known: GpuReading) -> GpuReading:

@@ -1,11 +1,12 @@
 """The ledger's house work, in its thread: writing end-of-job records, forgetting what is old."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from wattkeeper.errors import StoreError
 from wattkeeper.ledger.records import Records
 from wattkeeper.ledger.schema import PRUNED_AT_ONCE
+from wattkeeper.model import JobKey
 from wattkeeper.protocols import Clock, Store
 from wattkeeper.system.failpoint import failpoint
 
@@ -29,7 +30,18 @@ class RecordKeeper:
         self._left = True  # a crash may have left some
         self._retry_mono = clock.mono()
         self._prune_mono = clock.mono() + PRUNE_FIRST_S
-        self.trouble: str | None = None
+        self._unfit: Mapping[JobKey, str] = {}
+        self._waiting: str | None = None
+
+    @property
+    def trouble(self) -> str | None:
+        """Why records are not written, all or some; None where all are."""
+        unfit = self._unfit  # the thread's: it may be another one at any time
+        if self._waiting is None and unfit:
+            key, why = next(iter(unfit.items()))
+            more = f" and {len(unfit) - 1} more" if len(unfit) > 1 else ""
+            return f"no record can be made of job {key}{more} ({why}); please report this; all others are written"
+        return self._waiting
 
     @property
     def due(self) -> bool:
@@ -52,13 +64,13 @@ class RecordKeeper:
         except StoreError as error:
             self._retry_mono = now + RETRY_S
             self._prune_mono = max(self._prune_mono, self._retry_mono)
-            if self.trouble is None:
+            if self._waiting is None:
                 log.error("end-of-job records wait: %s", error)
-            self.trouble = str(error)
+            self._waiting = str(error)
         else:
-            if self.trouble is not None:
+            if self._waiting is not None:
                 log.warning("end-of-job records are written again; none was lost")
-            self.trouble = None
+            self._waiting = None
 
     def finish(self, store: Store) -> None:
         """Write all records that there are. Raises StoreError; those that are left are written at the next start."""
@@ -69,16 +81,27 @@ class RecordKeeper:
         self._left = False  # before asking: a run that ends from now on is not overlooked
         try:
             found = store.unrecorded()
-            if not found:
+            self._note_unfit(self._records.write(found))
+            written = [key for record in found if (key := record.note.facts.key) not in self._unfit]
+            if not written:
                 return
-            self._records.write(found)
             failpoint("records.noting")
-            store.note_recorded([record.note.facts.key for record in found])
+            store.note_recorded(written)
         except StoreError:
             self._left = True
             raise
+        except Exception as error:
+            self._left = True
+            if self._waiting is None:
+                log.exception("end-of-job records cannot be written")
+            raise StoreError(f"{error!r}; please report this") from error
         self._records.noted()
         self._left = True  # there may be more
+
+    def _note_unfit(self, unfit: Mapping[JobKey, str]) -> None:
+        for key in unfit.keys() - self._unfit.keys():
+            log.error("job=%s no end-of-job record can be made of it (%s); please report this", key, unfit[key])
+        self._unfit = unfit
 
     def _prune_some(self, store: Store) -> None:
         before_at = self._clock.wall() - self._keep_s()

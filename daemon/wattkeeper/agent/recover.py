@@ -12,6 +12,7 @@ from wattkeeper.agent.state import Gpu, Job, State
 from wattkeeper.agent.steer import ask_book
 from wattkeeper.config.settings import Settings
 from wattkeeper.core.holdings import Moment, Verdict
+from wattkeeper.ledger.schema import OVER_KEPT_S
 from wattkeeper.model import SEEN_RUN, UNKNOWN, GpuInfo, JobKey, Sharing
 from wattkeeper.privileged.errors import DeviceError
 from wattkeeper.protocols import Actuator, Change, Clock, GpuReader, Kept, RunningJobs
@@ -83,9 +84,11 @@ async def take_up(state: State, kept: Kept, ledger: LedgerWriter, clock: Clock) 
             log.warning("the node has booted since: jobs %s have ended", ", ".join(map(str, over)))
             await ledger.commit(Change(state.boot_id, clock.wall(), removed=kept.holdings, over=over))
         return
-    state.note_over(kept.over)
+    for run, ended_at in kept.over.items():
+        # a clock that was set back meanwhile puts no end into the future
+        state.note_over((run,), clock.mono() - max(0.0, clock.wall() - ended_at))
     state.replace_holdings(state.holdings, kept.holdings)
-    for holding in kept.holdings:
+    for holding in sorted(kept.holdings, key=lambda held: held.since_mono):  # a job began with its first
         job = state.jobs.setdefault(holding.job.key, Job(holding.job, (), holding.since_at))
         job.gpus = (*job.gpus, holding.gpu)
         state.cluster = state.cluster or holding.job.key.cluster
@@ -133,12 +136,15 @@ async def drain(spool: Spool, handler: EventHandler) -> None:
 async def look(state: State, handler: EventHandler, running: RunningJobs, clock: Clock) -> None:
     """Add holdings for jobs that run here and that no event told of.
 
-    Their processes name their GPUs, and could be lying: only a GPU that no running job holds is believed. Changes
-    holdings: to be called with ``Parts.deciding`` held once events can come in.
+    Their processes name their GPUs, and could be lying: only a GPU that no running job holds is believed. Those of a
+    job that has ended are left over. Changes holdings: to be called with ``Parts.deciding`` held once events can come
+    in.
     """
     found = await running.running()
+    known = {holding.job.key.job_id for holding in state.holdings}
+    known |= {key.job_id for key, ended in state.over.items() if ended >= clock.mono() - OVER_KEPT_S}
     for job_id, environment in (found or {}).items():
-        if environment and not any(h.job.key.job_id == job_id for h in state.holdings):
+        if environment and job_id not in known:
             await _add(state, handler, set(found or {}), environment, Moment(clock.wall(), clock.mono()))
 
 

@@ -8,6 +8,7 @@ from wattkeeper.agent.accounts import Accounts
 from wattkeeper.config.settings import Settings
 from wattkeeper.core.drift import DriftHistory
 from wattkeeper.core.policy import Policy
+from wattkeeper.ledger.schema import OVER_KEPT
 from wattkeeper.model import (
     Charges,
     Decision,
@@ -26,9 +27,6 @@ from wattkeeper.slurm.gres import GresMap
 from wattkeeper.snapshot import AdminHold, JobView, PolicyState, SourceState
 from wattkeeper.system.zones import machine_zone
 from wattkeeper.units import Millijoules, Milliwatts
-
-MOST_OVER = 5_000
-"""Ended runs remembered, so that a hook that comes late or twice begins nothing."""
 
 
 @dataclass(slots=True)
@@ -84,6 +82,7 @@ class Gpu:
 class Job:
     """One run of a job on this node, from its start until it is forgotten.
 
+    ``caps_mw``: of each GPU the limit that was last set for it and read back; a GPU that got none is not in it.
     ``born_mono``: since when this agent knows it; None where an agent before this one did. ``usage``: all that it was
     charged, ``counted_mj``: as much of that as no restart can take back.
     """
@@ -94,7 +93,7 @@ class Job:
     ended_at: float | None = None
     ended_mono: float | None = None
     decisions: dict[GpuUuid, Decision] = field(default_factory=dict)
-    caps_mw: dict[GpuUuid, Milliwatts | None] = field(default_factory=dict)
+    caps_mw: dict[GpuUuid, Milliwatts] = field(default_factory=dict)
     usage: dict[GpuUuid, Usage] = field(default_factory=dict)
     counted_mj: dict[GpuUuid, Millijoules] = field(default_factory=dict)
     born_mono: float | None = None
@@ -109,6 +108,7 @@ class Job:
 class State:
     """Everything that changes while the agent runs.
 
+    ``over``: when runs ended, by the monotonic clock, oldest first: a hook that comes late or twice begins nothing.
     ``unnoted``: jobs whose decisions the ledger does not know yet. ``uncounted``: charges that it has not written yet,
     each with the monotonic time of its end. ``totals_known``: False as long as the ledger, and with it what came before
     this agent, could not be read.
@@ -121,7 +121,7 @@ class State:
     boot_id: str = ""
     gres: GresMap = field(default_factory=lambda: GresMap(()))
     gpus: dict[GpuUuid, Gpu] = field(default_factory=dict)
-    over: dict[JobKey, None] = field(default_factory=dict)  # as a set that knows its oldest
+    over: dict[JobKey, float] = field(default_factory=dict)
     jobs: dict[JobKey, Job] = field(default_factory=dict)
     unnoted: set[JobKey] = field(default_factory=set)
     uncounted: list[tuple[Charges, float]] = field(default_factory=list)
@@ -154,18 +154,23 @@ class State:
         return self.settings.time_zone or self.local_zone
 
     def replace_holdings(self, removed: Iterable[Holding], added: Iterable[Holding]) -> None:
-        """Take some holdings away and add others."""
+        """Take some holdings away and add others. A run that holds something is not over: its name is used again."""
+        added = tuple(added)
+        for holding in added:
+            self.over.pop(holding.job.key, None)
         gone = {(h.job.key, h.gpu) for h in removed}
         self._holdings = (*(h for h in self._holdings if (h.job.key, h.gpu) not in gone), *added)
         held = {h.gpu for h in self._holdings}
         self._held = {gpu: tuple(h for h in self._holdings if h.gpu == gpu) for gpu in held}
         self._owned = {gpu: tuple(sorted(h.job.key for h in holders)) for gpu, holders in self._held.items()}
 
-    def note_over(self, runs: Iterable[JobKey]) -> None:
-        """Remember runs that have ended, the newest ``MOST_OVER`` of them: an agent runs for months."""
-        self.over.update(dict.fromkeys(runs))
-        for oldest in list(self.over)[: max(0, len(self.over) - MOST_OVER)]:
-            del self.over[oldest]
+    def note_over(self, runs: Iterable[JobKey], at_mono: float) -> None:
+        """Remember runs that have ended, the newest ``OVER_KEPT`` of them: an agent runs for months."""
+        for run in runs:
+            self.over.pop(run, None)
+            self.over[run] = at_mono
+        while len(self.over) > OVER_KEPT:
+            del self.over[next(iter(self.over))]
 
     def baseline_mw(self, gpu: Gpu) -> Milliwatts | None:
         """What "put it back" means: declared by the site, else as saved, else as last seen on the free GPU.

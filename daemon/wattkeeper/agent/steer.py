@@ -59,13 +59,21 @@ class Steersman:
 
     def _note(self, key: JobKey, decision: Decision, target: Target) -> None:
         """With the job; what is new of it, the ledger hears of with the next change."""
-        job, uuid = self._state.jobs.get(key), target.gpu
-        if job is None:
-            return
-        if job.decisions.get(uuid) != decision or job.caps_mw.get(uuid) != target.limit_mw:
+        job = self._state.jobs.get(key)
+        if job is not None and job.decisions.get(target.gpu) != decision:
             self._state.unnoted.add(key)
-        job.decisions[uuid] = decision
-        job.caps_mw[uuid] = target.limit_mw
+            job.decisions[target.gpu] = decision
+
+    def _confirm(self, gpu: Gpu, limit_mw: Milliwatts) -> None:
+        """The limit reads back: where it is still the target, and not only observed, the holders have that cap."""
+        gpu.confirmed_mw, target = limit_mw, gpu.target
+        if target is None or target.observe or target.limit_mw != limit_mw:
+            return
+        for holding in self._state.holders(gpu.info.uuid):
+            job = self._state.jobs.get(holding.job.key)
+            if job is not None and job.caps_mw.get(gpu.info.uuid) != limit_mw:
+                job.caps_mw[gpu.info.uuid] = limit_mw
+                self._state.unnoted.add(holding.job.key)
 
     def changes_in_s(self, most_s: float) -> float:
         """How long until a decision may change by time alone, at most ``most_s`` seconds."""
@@ -137,7 +145,8 @@ class Steersman:
             return None
         if not same_limit(gpu.reading.requested_mw, target.limit_mw):
             return None
-        gpu.confirmed_mw, gpu.error = target.limit_mw, None
+        gpu.error = None
+        self._confirm(gpu, target.limit_mw)
         baseline, idle = self._state.baseline_mw(gpu), not self._state.holders(gpu.info.uuid)
         if gpu.ours and idle and target.limit_mw == baseline:
             return self._give_back(gpu, target.limit_mw)
@@ -184,7 +193,7 @@ class Steersman:
         gpu.error = None
         gpu.keep_baseline(action.old_mw)
         if gpu.target is not None and gpu.target.limit_mw == action.new_mw:
-            gpu.confirmed_mw = action.new_mw
+            self._confirm(gpu, action.new_mw)
         if gpu.reading is not None:
             gpu.reading = _after_write(gpu.reading, read_mw)
         self._tally.cap_writes[cause] += 1

@@ -75,7 +75,7 @@ def with_gaps(kept: Kept, gaps: Sequence[Charges]) -> Kept:
 
 
 def _is_other(theirs: Watermark | None, ours: Watermark) -> bool:
-    return theirs is None or theirs.sample != ours.sample
+    return theirs != ours
 
 
 def _ended(gone: Sequence[Holding], held: set[JobKey]) -> tuple[JobKey, ...]:

@@ -3,13 +3,14 @@
 from datetime import tzinfo
 
 from wattkeeper import __version__
+from wattkeeper.agent.caps import cap_of
 from wattkeeper.agent.message import message
 from wattkeeper.agent.state import Gpu, Job, State
 from wattkeeper.agent.tally import Tally
 from wattkeeper.ledger.rows import account_of
 from wattkeeper.model import Account, GpuUuid
 from wattkeeper.protocols import Clock
-from wattkeeper.snapshot import AccountView, GpuView, JobView, Snapshot
+from wattkeeper.snapshot import AccountView, CapView, GpuView, JobView, Snapshot
 from wattkeeper.units import format_power
 
 
@@ -28,7 +29,9 @@ def take_snapshot(state: State, tally: Tally, clock: Clock) -> Snapshot:
         gpus=tuple(_gpu(state, gpu) for gpu in state.gpus.values()),
         jobs=tuple(
             [
-                view if (view := job.last_view) and view.ended_at is not None else _job(job, minors, now_at, zone)
+                view
+                if (view := job.last_view) and view.ended_at is not None
+                else _job(state, job, minors, now_at, zone)
                 for job in state.jobs.values()
             ]
         ),
@@ -42,6 +45,7 @@ def take_snapshot(state: State, tally: Tally, clock: Clock) -> Snapshot:
 
 
 def _gpu(state: State, gpu: Gpu) -> GpuView:
+    told = state.totals_known and gpu.watermark is not None
     return GpuView(
         info=gpu.info,
         reading=gpu.reading,
@@ -52,8 +56,8 @@ def _gpu(state: State, gpu: Gpu) -> GpuView:
         hold=gpu.hold,
         yielded=gpu.drift.yielded,
         error=gpu.read_error or gpu.error,
-        idle_mj=gpu.idle_mj if state.totals_known else None,
-        unattributed_mj=gpu.unattributed_mj if state.totals_known else None,
+        idle_mj=gpu.idle_mj if told else None,
+        unattributed_mj=gpu.unattributed_mj if told else None,
     )
 
 
@@ -63,21 +67,22 @@ def _accounts(state: State, now_mono: float) -> dict[Account, AccountView]:
     return state.accounts.view(now_mono, lambda: {account_of(h.job) for h in state.holdings})
 
 
-def _job(job: Job, minors: dict[GpuUuid, int], now_at: float, zone: tzinfo) -> JobView:
+def _job(state: State, job: Job, minors: dict[GpuUuid, int], now_at: float, zone: tzinfo) -> JobView:
     """The view of a job; of one that has ended it is made for the last time, because nothing changes any more."""
-    job.last_view = _view(job, minors, now_at, zone)
+    caps = {uuid: cap_of(state, job, uuid) for uuid in job.decisions if uuid in state.gpus}
+    job.last_view = _view(job, caps, minors, now_at, zone)
     return job.last_view
 
 
-def _view(job: Job, minors: dict[GpuUuid, int], now_at: float, zone: tzinfo) -> JobView:
+def _view(job: Job, caps: dict[GpuUuid, CapView], minors: dict[GpuUuid, int], now_at: float, zone: tzinfo) -> JobView:
     last = job.last_view
-    same = last is not None and last.decisions == job.decisions and last.caps_mw == job.caps_mw
-    told = last.message if last is not None and same else message(minors, job.decisions, job.caps_mw, now_at, zone)
+    same = last is not None and last.decisions == job.decisions and last.caps == caps
+    told = last.message if last is not None and same else message(minors, job.decisions, caps, now_at, zone)
     return JobView(
         facts=job.facts,
         gpus=job.gpus,
         decisions=dict(job.decisions),
-        caps_mw=dict(job.caps_mw),
+        caps=caps,
         usage=dict(job.usage),
         counted_mj=dict(job.counted_mj),
         started_at=job.started_at,

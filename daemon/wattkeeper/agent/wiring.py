@@ -42,7 +42,7 @@ from wattkeeper.gpus.actuator import ThreadedActuator
 from wattkeeper.gpus.nvml import NvmlReader
 from wattkeeper.gpus.worker import DeviceThread
 from wattkeeper.ledger import schema
-from wattkeeper.ledger.report import find_job
+from wattkeeper.ledger.report import find_runs
 from wattkeeper.model import JobFacts
 from wattkeeper.privileged.errors import DeviceError
 from wattkeeper.privileged.nvml import Nvml
@@ -142,7 +142,7 @@ class Agent:
                 changed=self._publish_soon,
                 event_users=self._event_users,
                 strict=lambda: self._state.settings.slurm.strict == "fail",
-                past=partial(find_job, settings.state_dir / schema.FILE),
+                past=partial(find_runs, settings.state_dir / schema.FILE),
             )
         )
 

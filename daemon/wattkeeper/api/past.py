@@ -1,9 +1,33 @@
 """A job that the agent has forgotten, as the ledger knows it: JSON of the same shape as a living job's."""
 
+from collections.abc import Iterable
+
 from wattkeeper.api.present import UNEXPLAINED, Json, names_json, total_json, usage_json
-from wattkeeper.model import GpuUuid, Usage
+from wattkeeper.model import GpuUuid, JobFacts, Usage
 from wattkeeper.protocols import GpuNote, JobNote, JobRecord
-from wattkeeper.units import watts
+from wattkeeper.snapshot import Snapshot
+from wattkeeper.units import Millijoules, joules, watts
+
+
+def earlier_json(facts: JobFacts, started_at: float, snapshot: Snapshot, records: Iterable[JobRecord]) -> Json:
+    """The runs that a requeued job had on this node before this one, and what they used in all; null: nobody knows.
+
+    ``records``: what the ledger knows of its runs; what the agent has in mind itself goes before that.
+    """
+    key = facts.key
+    runs = {r.note.facts.key: (r.note.facts.uid, r.note.started_at, r.usage) for r in records}
+    runs |= {job.key: (job.facts.uid, job.started_at, job.usage) for job in snapshot.jobs}
+    before = {
+        other.run: (at, usage)
+        for other, (uid, at, usage) in runs.items()
+        if (other.cluster, other.job_id, uid) == (key.cluster, key.job_id, facts.uid)
+        and (other.run != key.run and at <= started_at)
+    }
+    used = [usage.energy_mj for _, gpus in before.values() for usage in gpus.values()]
+    return {
+        "earlier_runs": sorted(before, key=lambda run: (before[run][0], run)),
+        "earlier_energy_j": joules(Millijoules(sum(used))) if used else None,
+    }
 
 
 def past_json(record: JobRecord) -> Json:

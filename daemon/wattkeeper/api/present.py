@@ -15,7 +15,9 @@ Json = dict[str, Any]
 UNEXPLAINED: Json = {
     "allowed_w": None,
     "alone_w": None,
-    "observe": False,
+    "decided_w": None,
+    "observe": None,
+    "not_set": None,
     "pending": [],
     "next_change": None,
     "until": None,
@@ -86,15 +88,15 @@ def names_json(facts: JobFacts, node: str) -> Json:
 
 
 def _job_gpu(job: JobView, uuid: GpuUuid, gpu: GpuView, snapshot: Snapshot) -> Json:
-    decision = job.decisions.get(uuid)
+    decision, cap = job.decisions.get(uuid), job.caps.get(uuid)
     head: Json = {
         "gpu": gpu.info.minor,
         "uuid": uuid,
         "model": gpu.info.model,
-        "cap_w": _watts(job.caps_mw.get(uuid)),
+        "cap_w": _watts(cap.set_mw if cap else None),
         **usage_json(job.usage.get(uuid)),
     }
-    if decision is None:
+    if decision is None or cap is None:
         return {**head, "outcome": "none", "asked": None, "rule": None, **UNEXPLAINED}
     return {
         **head,
@@ -103,7 +105,9 @@ def _job_gpu(job: JobView, uuid: GpuUuid, gpu: GpuView, snapshot: Snapshot) -> J
         "rule": decision.rule,
         "allowed_w": [watts(bound) for bound in decision.allowed_mw] if decision.allowed_mw else None,
         "alone_w": _watts(decision.alone_mw),
-        "observe": decision.observe,
+        "decided_w": _watts(cap.decided_mw),
+        "observe": cap.observed,
+        "not_set": cap.trouble,
         "pending": sorted(decision.pending),
         **_until(gpu.target.decisions if gpu.target and job.key in gpu.holders else (), snapshot),
         "steps": [step_json(step) for step in decision.steps],

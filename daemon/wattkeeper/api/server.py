@@ -6,7 +6,8 @@ import logging
 import os
 import pwd
 import socket
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from wattkeeper.agent.events import Answer
 from wattkeeper.api import present
 from wattkeeper.api.bind import bind_private, peer_uid
 from wattkeeper.api.line import usage_line
-from wattkeeper.api.past import past_json
+from wattkeeper.api.past import earlier_json, past_json
 from wattkeeper.api.request_log import RequestLog
 from wattkeeper.api.turns import Turns
 from wattkeeper.errors import StoreError, WattkeeperError
@@ -37,6 +38,9 @@ ANSWER_DEADLINE_S = {EventKind.PROLOG: 1.5, EventKind.EPILOG: 0.22}
 BACKLOG = 512
 """Hooks that may wait for their turn, one for each job that starts or ends at a time."""
 
+_FIRST_RUNS = ("", "r0")
+"""Runs that none came before, by their names."""
+
 FRESH_DEADLINE_S = 0.2
 """How long a job's last line waits for figures of this moment: below the TaskEpilog's patience (0.3 s)."""
 
@@ -53,8 +57,8 @@ class Doors:
     changed: Callable[[], None]
     event_users: Callable[[], frozenset[int]]
     strict: Callable[[], bool]
-    past: Callable[[int, int], JobRecord | None] = lambda _job_id, _uid: None
-    """A job that the agent has forgotten, by id, if that user may see it. May block on the disk; raises StoreError."""
+    past: Callable[[int, int], Sequence[JobRecord]] = lambda _job_id, _uid: ()
+    """Runs of a job in the ledger that a user may see, newest first. May block on the disk. Raises StoreError."""
 
 
 class Server:
@@ -112,15 +116,12 @@ class Server:
                 return _json(present.status(self._doors.snapshot(), uid_of(request)))
 
         async def job(request: web.Request) -> web.Response:
-            snapshot = self._doors.snapshot()
-            found = present.find_job(snapshot, int(request.match_info["id"]), uid_of(request))
-            if found is None:
-                return await self._past(int(request.match_info["id"]), uid_of(request))
-            return _json(present.job_json(found, snapshot))
+            return await self._job(int(request.match_info["id"]), uid_of(request))
 
         async def message(request: web.Request) -> web.Response:
-            found = present.find_job(self._doors.snapshot(), int(request.match_info["id"]), uid_of(request))
-            return _no_job(request.match_info["id"]) if found is None else web.Response(text=found.message + "\n")
+            job_id, uid = int(request.match_info["id"]), uid_of(request)
+            found = present.find_job(self._doors.snapshot(), job_id, uid)
+            return _no_job(job_id, uid) if found is None else web.Response(text=found.message + "\n")
 
         async def line(request: web.Request) -> web.Response:
             return await self._line(int(request.match_info["id"]), uid_of(request))
@@ -132,28 +133,48 @@ class Server:
         application.router.add_get("/metrics", self._metrics)
         return application
 
+    async def _job(self, job_id: int, uid: int) -> web.Response:
+        found = present.find_job(self._doors.snapshot(), job_id, uid)
+        if found is None:
+            return await self._past(job_id, uid)
+        earlier = await self._earlier(found, uid)
+        return _json({**present.job_json(found, self._doors.snapshot()), **earlier})
+
+    async def _ledger(self, job_id: int, uid: int) -> Sequence[JobRecord]:
+        async with self._asking:  # whoever asks much waits for himself, and keeps no other thread busy
+            return await asyncio.to_thread(self._doors.past, job_id, uid)
+
+    async def _earlier(self, job: JobView, uid: int) -> present.Json:
+        """The earlier runs of a job that is here. Those that only a ledger knows which does not answer are left out."""
+        records: Sequence[JobRecord] = ()
+        if job.key.run not in _FIRST_RUNS:
+            with suppress(StoreError, TimeoutError):
+                records = await asyncio.wait_for(self._ledger(job.key.job_id, uid), FRESH_DEADLINE_S)
+        return earlier_json(job.facts, job.started_at, self._doors.snapshot(), records)
+
     async def _past(self, job_id: int, uid: int, *, as_line: bool = False) -> web.Response:
         """A job from before ``metrics.grace``, or from before the agent was started, out of the ledger."""
         try:
-            async with self._asking:  # whoever asks much waits for himself, and keeps no other thread busy
-                found = await asyncio.to_thread(self._doors.past, job_id, uid)
+            runs = await self._ledger(job_id, uid)
         except StoreError as error:
             return _json({"error": f"job {job_id} is not here any more, and the ledger cannot tell: {error}"}, 503)
-        if found is None:
-            return _no_job(job_id)
-        job = past_json(found)
-        return web.Response(text=usage_line(job, found.note.facts.num_nodes) + "\n") if as_line else _json(job)
+        if not runs:
+            return _no_job(job_id, uid)
+        note = runs[0].note
+        job = {**past_json(runs[0]), **earlier_json(note.facts, note.started_at, self._doors.snapshot(), runs)}
+        return web.Response(text=usage_line(job, note.facts.num_nodes) + "\n") if as_line else _json(job)
 
     async def _line(self, job_id: int, uid: int) -> web.Response:
         """What a job used, in one line. One that runs is charged anew first: its last seconds are in the figure."""
         found = present.find_job(self._doors.snapshot(), job_id, uid)
         if found is None:
             return await self._past(job_id, uid, as_line=True)
-        if found.ended_at is None and found.gpus:
-            await self._charge_anew(found)
+        runs = found.ended_at is None and found.gpus
+        earlier, _ = await asyncio.gather(self._earlier(found, uid), self._charge_anew(found) if runs else _nothing())
         snapshot = self._doors.snapshot()
         found = present.find_job(snapshot, job_id, uid) or found
-        return web.Response(text=usage_line(present.job_json(found, snapshot), found.facts.num_nodes) + "\n")
+        job = {**present.job_json(found, snapshot), **earlier}
+        return web.Response(text=usage_line(job, found.facts.num_nodes) + "\n")
 
     async def _charge_anew(self, job: JobView) -> None:
         """Wait for the next look at the job's GPUs, and ask for it; it is asked for once a second at most."""
@@ -188,6 +209,7 @@ class Server:
         task.add_done_callback(self._tasks.discard)
         done, _ = await asyncio.wait({task}, timeout=ANSWER_DEADLINE_S[kind])
         if not done:
+            self._doors.changed()  # the job's own line is asked for next, and says that nothing is set yet
             return self._unsure(kind, "the driver is slow: the limits are not confirmed yet")
         answer = task.result()
         if answer.outcome == "invalid":
@@ -249,8 +271,13 @@ def uids_of(names: tuple[str, ...]) -> frozenset[int]:
     return frozenset(uids)
 
 
-def _no_job(job_id: int | str) -> web.Response:
-    return _json({"error": f"no job {job_id} of yours on this node, now or lately"}, 404)
+async def _nothing() -> None:
+    """For ``gather`` where there is nothing to wait for."""
+
+
+def _no_job(job_id: int, uid: int) -> web.Response:
+    what = f"this node knows no job {job_id}{' of yours' if uid else ''}, neither now nor in its ledger"
+    return _json({"error": f"{what}; ask on the job's own nodes: sacct -j {job_id} -o nodelist"}, 404)
 
 
 def _looked_at(snapshot: Snapshot, job: JobView) -> list[float | None]:

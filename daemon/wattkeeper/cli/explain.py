@@ -120,6 +120,8 @@ def _explain_job(job_id: int, as_json: bool, run_dir: Path | None) -> None:
         click.echo(f"{gpu_names(group.minors)}: {shown(group.gpu['model'])}")
         for step in group.gpu["steps"]:
             click.echo(f"  {step_line(step)}")
+        if not group.gpu["steps"] and answer["ended_at"] is not None:
+            click.echo("  the steps of its decision are not kept: the agent has forgotten the job since it ended")
         for name in group.gpu.get("pending") or ():
             click.echo(f"  {shown(name)}: not known yet, and may change this")
         if group.gpu.get("alone_w") is not None:

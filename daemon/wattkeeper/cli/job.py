@@ -6,9 +6,9 @@ from typing import Any
 
 import click
 
-from wattkeeper.api.line import energy_j, held_back, mean_w, percent
+from wattkeeper.api.line import earlier_use, energy_j, held_back, mean_w, percent
 from wattkeeper.cli import HELP
-from wattkeeper.cli.client import client, run_dir_option
+from wattkeeper.cli.client import client, installed_settings, run_dir_option
 from wattkeeper.cli.jobid import JobIdType, raw_job_id
 from wattkeeper.cli.output import (
     NOTHING,
@@ -23,6 +23,7 @@ from wattkeeper.cli.output import (
     step_line,
     watts,
 )
+from wattkeeper.errors import AgentUnreachableError
 from wattkeeper.system.clock import SystemClock
 from wattkeeper.units import format_duration
 
@@ -62,7 +63,8 @@ What the table says of each GPU:
   from        the card's own energy counter; or its power, integrated, where it has no counter
 
 \b
-A dash: no card told. A job on several nodes is shown by each of them for itself.
+A dash: no card told. A job on several nodes is shown by each of them for itself, a requeued one by its last run here;
+before is what its earlier runs used. The plain number of an array or het job is one of its tasks, or its first part.
 Users see their own jobs, root sees all. Jobs that ended stay for as long as the ledger keeps them (ledger.keep).
 Exit code 1: this node's agent knows no such job, or none answers.""",
 )
@@ -76,15 +78,22 @@ def job(job_id: str, as_line: bool, as_json: bool, run_dir: Path | None) -> None
         raise click.UsageError("give --line or --json, not both")
     number = raw_job_id(job_id)
     agent = client(run_dir)
+    try:
+        answer: Any = agent.get_text(f"/v1/jobs/{number}/line") if as_line else agent.get(f"/v1/jobs/{number}")
+    except AgentUnreachableError as error:
+        if run_dir is not None:
+            raise
+        from wattkeeper.agent.ledger import RECORDS  # with all of the ledger: slow to import
+
+        records = installed_settings().state_dir / RECORDS
+        raise AgentUnreachableError(f"{error}; jobs that ended are in {records} as well, for root") from None
     if as_line:
-        click.echo(shown(agent.get_text(f"/v1/jobs/{number}/line").strip()))
-        return
-    answer = agent.get(f"/v1/jobs/{number}")
-    if as_json:
+        click.echo(shown(answer.strip()))
+    elif as_json:
         print_json(answer)
-        return
-    for line in lines_of(answer, SystemClock().wall(), job_id):
-        click.echo(line)
+    else:
+        for line in lines_of(answer, SystemClock().wall(), job_id):
+            click.echo(line)
 
 
 def lines_of(answer: Mapping[str, Any], now_at: float, name: str = "") -> list[str]:
@@ -95,9 +104,10 @@ def lines_of(answer: Mapping[str, Any], now_at: float, name: str = "") -> list[s
     if ended is not None:
         state = f"ran for {format_duration(max(0.0, ended - began))}"
     also = f" ({name})" if name not in {"", str(answer["job_id"])} else ""
+    run = f", run {shown(answer['run'])}," if answer.get("earlier_runs") else ""
     lines = [
         (
-            f"job {shown(answer['job_id'])}{also} of {shown(answer['user'])} on {shown(answer['node'])}"
+            f"job {shown(answer['job_id'])}{also}{run} of {shown(answer['user'])} on {shown(answer['node'])}"
             f"{' (' + ', '.join(parts) + ')' if parts else ''}, {state}"
         ),
         f"asked   {shown(answer['asked'])}: {shown(answer['outcome'])}" if answer["asked"] else "asked   nothing",
@@ -107,6 +117,8 @@ def lines_of(answer: Mapping[str, Any], now_at: float, name: str = "") -> list[s
         return [*lines, "got     no GPU on this node"]
     lines += [f"got     {gpu_names(group.minors)}: {got(group)}" for group in groups]
     lines += _used(energy_j(answer), sorted(answer["gpus"], key=lambda gpu: int(gpu["gpu"])))
+    if earlier_use(answer):
+        lines.append(f"before  {earlier_use(answer)} on this node ({', '.join(map(shown, answer['earlier_runs']))})")
     for group in groups:
         if group.gpu["steps"]:
             lines.append(f"why     {gpu_names(group.minors)}:")

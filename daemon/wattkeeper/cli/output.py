@@ -115,6 +115,9 @@ def step_line(step: Mapping[str, Any]) -> str:
     return f"{shown(step['kind'])}: {shown(step['text'])}{place}"
 
 
+_ALIKE = ("model", "cap_w", "decided_w", "observe", "not_set", "outcome", "asked", "rule", "steps", "alone_w", "until")
+
+
 @dataclass(frozen=True, slots=True)
 class Group:
     """GPUs of a job that are alike: the same steps, cap and outcome."""
@@ -127,17 +130,20 @@ def alike(gpus: Sequence[Mapping[str, Any]]) -> list[Group]:
     """The GPUs of a job as the agent gives them, those with the same decision together, by minor number."""
     groups: dict[str, list[Mapping[str, Any]]] = {}
     for gpu in sorted(gpus, key=lambda gpu: int(gpu["gpu"])):
-        same = {
-            name: gpu.get(name)
-            for name in ("model", "cap_w", "outcome", "asked", "rule", "observe", "steps", "alone_w", "until")
-        }
+        same = {name: gpu.get(name) for name in _ALIKE}
         groups.setdefault(json.dumps(same, sort_keys=True), []).append(gpu)
     return [Group(tuple(int(gpu["gpu"]) for gpu in found), found[0]) for found in groups.values()]
 
 
 def got(group: Group) -> str:
     """``250 W``, ``250 W each``, or what stands in the way of a number."""
-    gpu = group.gpu
-    cap = "limit left alone" if gpu.get("cap_w") is None else watts(gpu["cap_w"])
-    each = " each" if len(group.minors) > 1 and gpu.get("cap_w") is not None else ""
-    return f"{cap}{each}{' (observed only: nothing is written)' if gpu.get('observe') else ''}"
+    gpu, each = group.gpu, " each" if len(group.minors) > 1 else ""
+    cap, decided = gpu.get("cap_w"), f"{watts(gpu.get('decided_w'))}{each}"
+    if gpu.get("observe"):
+        return f"not capped: it would be {decided} (observed only: nothing is written)"
+    if gpu.get("not_set"):
+        last = "" if cap is None else f" (last set to {watts(cap)}{each})"
+        return f"not capped at {decided}{last}: {shown(gpu['not_set'])}"
+    if cap is not None:
+        return f"{watts(cap)}{each}"
+    return "limit left alone" if gpu.get("steps") else "not capped"

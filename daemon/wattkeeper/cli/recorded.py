@@ -23,7 +23,7 @@ def recorded_jobs(file: str, lines: Iterable[str]) -> tuple[DescribedJob, ...]:
             continue
         try:
             record = _record(line)
-            run = tuple(record[name] for name in ("cluster", "job_id", "run", "node"))
+            run = tuple(record[name] for name in ("cluster", "job_id", "run", "node", "started_at"))
             jobs.update(((run, job.gpu_model), job) for job in _jobs(record) if (run, job.gpu_model) not in jobs)
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             problems.append(Problem(file, at, "", f"no end-of-job record of version 1: {_why(error)}"))

@@ -131,7 +131,7 @@ def _why(gpu: Mapping[str, Any], now_at: float) -> str:
 
 
 def _job_row(job: Mapping[str, Any], now_at: float) -> list[str]:
-    caps = sorted({gpu["cap_w"] for gpu in job["gpus"] if gpu["cap_w"] is not None})
+    caps = dict.fromkeys(_cap(gpu) for gpu in sorted(job["gpus"], key=lambda gpu: gpu["cap_w"] or 0))
     ended = job["ended_at"]
     run = str(job["run"])
     return [
@@ -142,12 +142,21 @@ def _job_row(job: Mapping[str, Any], now_at: float) -> list[str]:
         ",".join(shown(gpu["gpu"]) for gpu in job["gpus"]) or NOTHING,
         shown(job["asked"]),
         shown(job["outcome"]),
-        f"{'/'.join(map(watts, caps)) or NOTHING}{_alone(job)}",
+        f"{'/'.join(caps) or NOTHING}{_alone(job)}",
         energy(job_energy(job)),
         f"for {format_duration(max(0.0, now_at - job['started_at']))}"
         if ended is None
         else f"ended {format_duration(max(0.0, now_at - ended))} ago",
     ]
+
+
+def _cap(gpu: Mapping[str, Any]) -> str:
+    """``250 W``, or what it would be and why it is not."""
+    if gpu.get("observe"):
+        return f"{watts(gpu.get('decided_w'))} (observed only)"
+    if gpu.get("not_set"):
+        return f"{watts(gpu.get('decided_w'))} (not set)"
+    return watts(gpu["cap_w"])
 
 
 def _alone(job: Mapping[str, Any]) -> str:

@@ -6,8 +6,9 @@ from functools import partial
 from wattkeeper.model import Basis, Charges, EnergySample, Gap, JobKey, Usage, Watermark
 from wattkeeper.units import Millijoules, Milliwatts
 
-MOST_OVER = 2
-"""A GPU's mean power over any interval is less than so many times its highest limit, whatever its spikes."""
+MOST_OVER = 3
+"""A GPU's mean power over any interval is less than so many times its highest limit, whatever its spikes. The counter
+of a superchip covers its CPU and memory too, with which a module draws more than twice what its GPU alone may."""
 
 SLACK_S = 1.0
 """So much longer than an interval may be what the counter gained in it: the counter moves in steps of up to 100 ms, and
@@ -37,13 +38,13 @@ def attribute(
 
     * The same holders at both ends: theirs, by ``weights`` where there are several and at least one weighs anything,
       else in equal parts; *idle* where there is no holder.
-    * Different holders (an outage): nobody can say, *unattributed*.
+    * Different holders (an outage), or others in between: nobody can say, *unattributed*.
     * The counter restarted (driver reload, GPU reset, reboot): what it shows now came after, from unknown hands, and is
       *unattributed*; what it had gained between the watermark and the restart is lost to every reader of it.
-    * The counter moved as no GPU can draw, given its highest limit ``most_mw``: what it gained is *unattributed*,
-      what it fell by is nobody's.
+    * The counter moved as no GPU can draw, given its highest limit ``most_mw``: of what it gained, the most that the
+      GPU can have drawn is *unattributed*; what it fell by, and what it shows then, is not counted.
 
-    Jobs + idle + unattributed is the counter's gain, exactly.
+    Jobs + idle + unattributed is the counter's gain, exactly, as far as a GPU can have drawn it.
     """
     if watermark is None or not supersedes(watermark, sample):
         return Charges(sample.gpu, source=sample.source, at=sample.at)
@@ -57,9 +58,9 @@ def attribute(
             return whole(gap=Gap.JUMP)
         return whole(unattributed_mj=sample.energy_mj, gap=Gap.RESTART)
     if most_mj is not None and gained > most_mj:
-        return whole(unattributed_mj=Millijoules(gained), gap=Gap.JUMP)
+        return whole(unattributed_mj=Millijoules(most_mj), gap=Gap.JUMP)
     holders = sorted(set(owners))
-    if holders != sorted(set(watermark.owners)):
+    if watermark.owners is None or holders != sorted(set(watermark.owners)):
         return whole(unattributed_mj=Millijoules(gained), gap=Gap.OUTAGE)
     if not holders:
         return whole(idle_mj=Millijoules(gained))

@@ -1,10 +1,13 @@
 """Who holds which GPU: what a start or an end of a job changes. Idempotent by (job run, event)."""
 
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from enum import StrEnum
 
-from wattkeeper.model import SEEN_RUN, GpuUuid, Holding, JobFacts, JobKey, Sharing
+from wattkeeper.model import GpuUuid, Holding, JobFacts, JobKey, Sharing
+
+LATE_S = 300.0
+"""What is told of a run later than this after its end is of another one: a cluster set up anew counts from 1 again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,16 +57,18 @@ def begin(
     gpus: Mapping[GpuUuid, Sharing],
     when: Moment,
     holdings: Sequence[Holding],
-    over: Collection[JobKey],
+    over: Mapping[JobKey, float],
     slices: Mapping[GpuUuid, int] | None = None,
 ) -> Transition:
     """A job starts on this node and holds ``gpus``, or so many ``slices`` of compute of some.
 
+    ``over``: when runs ended, by the boot-time clock. A start within ``LATE_S`` of its run's end, or before, is late.
+
     On a GPU without shard, MPS or MIG there is one holder: whoever held it has ended, on all its GPUs, though its
     Epilog never came. An earlier run of the same job has ended too.
     """
-    known = (*(holding.job.key for holding in holdings), *over)
-    if job.key in over or any(job.key.job_id == key.job_id and older_run(job.key, key) for key in known):
+    ended = _lately_over(job.key, when, over)
+    if job.key in ended or any(older_run(job.key, key) for key in (*ended, *(h.job.key for h in holdings))):
         return Transition(Verdict.LATE)
     mine = {holding.gpu: holding for holding in holdings if holding.job.key == job.key}
     if {h.gpu: h.share for h in mine.values()} == dict(gpus) and all(h.job == job for h in mine.values()):
@@ -88,29 +93,34 @@ def _displaced(holding: Holding, gpus: Mapping[GpuUuid, Sharing]) -> bool:
     return gpus.get(holding.gpu) is Sharing.WHOLE
 
 
-def _ended_by(held: JobKey, key: JobKey) -> bool:
-    return held in {key, replace(key, run=SEEN_RUN)} or older_run(held, key)
+def _lately_over(key: JobKey, when: Moment, over: Mapping[JobKey, float]) -> set[JobKey]:
+    """The runs of a job that, at a moment, have ended not long ago, or have yet to."""
+    return {run for run, ended in over.items() if _same_job(run, key) and when.mono <= ended + LATE_S}
 
 
 def _same_job(one: JobKey, other: JobKey) -> bool:
-    return (one.cluster, one.job_id) == (other.cluster, other.job_id)
+    return one.job_id == other.job_id and one.cluster == other.cluster
 
 
-def end(key: JobKey, when: Moment, holdings: Sequence[Holding], over: Collection[JobKey]) -> Transition:
+def end(key: JobKey, when: Moment, holdings: Sequence[Holding], over: Mapping[JobKey, float]) -> Transition:
     """A run of a job ends on this node, by an Epilog that began at ``when``.
 
-    The Epilog of a requeued run carries the *next* run's restart count (Slurm 22.05, see docs/decisions), so it ends
-    what the node holds for the job: that run or earlier ones, never a later one, and never one that began after the
-    Epilog did. Only where it can be no earlier run's Epilog does it also close the door to its own run's Prolog.
+    What an Epilog calls its run is not always what the Prolog did (see docs/decisions): after a requeue it has the
+    *next* run's restart count, after an upgrade of Slurm a SLUID in the place of one. So it ends what the node holds
+    for the job, by whatever name, but never a run that is surely later, and never one that began after the Epilog did.
+    Told again it ends nothing. Only where it can be no earlier run's does it also close the door to its own Prolog.
     """
+    ended = _lately_over(key, when, over)
+    if key in ended:
+        return Transition(Verdict.DUPLICATE)
     same = [h for h in holdings if _same_job(h.job.key, key) and not older_run(key, h.job.key)]
     # a run that was given another GPU since is as old as its first: it ends on all of them, or on none
     began = {run: min(h.since_mono for h in same if h.job.key == run) for run in {h.job.key for h in same}}
     # at the same moment is before: an Epilog that waited has the time of a clock that ticks a hundred times a second
-    removed = tuple(h for h in same if began[h.job.key] <= when.mono and _ended_by(h.job.key, key))
-    if not removed and (same or key in over):
-        return Transition(Verdict.DUPLICATE if key in over else Verdict.LATE)
-    over_now = {h.job.key for h in removed}
-    if not removed and (key.run == "r0" or not key.run.startswith("r")):
-        over_now.add(key)
-    return Transition(Verdict.ENDED if removed else Verdict.UNKNOWN_JOB, removed=removed, over=tuple(sorted(over_now)))
+    removed = tuple(h for h in same if began[h.job.key] <= when.mono)
+    if removed:
+        return Transition(Verdict.ENDED, removed=removed, over=tuple(sorted({h.job.key for h in removed})))
+    if same:
+        return Transition(Verdict.LATE)
+    is_its_own = not ended and (key.run == "r0" or not key.run.startswith("r"))
+    return Transition(Verdict.UNKNOWN_JOB, over=(key,) if is_its_own else ())

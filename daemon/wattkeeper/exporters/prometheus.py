@@ -94,7 +94,10 @@ FAMILIES = (
     ),
     Family("job_gpu_energy_joules_total", "counter", "Energy charged to the job on this GPU.", _JOB_GPU),
     Family(
-        "job_gpu_power_cap_watts", "gauge", "The limit that policy chose for the running job on this GPU.", _JOB_GPU
+        "job_gpu_power_cap_watts",
+        "gauge",
+        "The limit that policy chose for the running job on this GPU, set or not.",
+        _JOB_GPU,
     ),
     Family(
         "account_energy_joules_total",
@@ -246,9 +249,10 @@ def _add_gpu(page: _Page, gpu: GpuView, oldest_mono: float) -> None:
     info = gpu.info
     labels = (str(info.minor), info.uuid)
     page.add("gpu_info", (*labels, info.model, info.driver_version), 1)
-    for name, energy in (("idle", gpu.idle_mj), ("unattributed", gpu.unattributed_mj)):
-        if energy is not None:
-            page.add(f"gpu_{name}_energy_joules_total", labels, joules(energy))
+    if gpu.idle_mj is not None:
+        page.add("gpu_idle_energy_joules_total", labels, joules(gpu.idle_mj))
+    if gpu.unattributed_mj is not None:
+        page.add("gpu_unattributed_energy_joules_total", labels, joules(gpu.unattributed_mj))
     page.add("gpu_drift_yielded", labels, gpu.yielded)
     page.add("gpu_held", labels, gpu.hold is not None)
     if gpu.target is not None:
@@ -318,13 +322,16 @@ def _is_new(born_mono: float | None, seen_mono: float) -> bool:
 
 
 def _add_caps(page: _Page, job: JobView, job_id: str, minors: dict[GpuUuid, str]) -> None:
-    for gpu, cap in job.caps_mw.items():
-        if gpu in minors and cap is not None:
-            page.add("job_gpu_power_cap_watts", (job_id, minors[gpu]), watts(cap))
+    for gpu, cap in job.caps.items():
+        if gpu in minors and cap.decided_mw is not None:
+            page.add("job_gpu_power_cap_watts", (job_id, minors[gpu]), watts(cap.decided_mw))
 
 
 def _latest_runs(jobs: Iterable[JobView]) -> dict[str, JobView]:
-    """By job id the run that began last: a requeued job keeps its id, and two series must not have the same labels."""
+    """By job id the run that began last: two series must not have the same labels.
+
+    A requeued job keeps its id, and two clusters that share the node may both have a job of one id.
+    """
     latest: dict[str, JobView] = {}
     for job in jobs:
         job_id = str(job.key.job_id)

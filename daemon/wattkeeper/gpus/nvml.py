@@ -20,6 +20,13 @@ T = TypeVar("T")
 CURRENT_LIMIT_FIELD = 190  # NVML_FI_DEV_POWER_CURRENT_LIMIT: what holds, an out-of-band limit included
 _LIMIT_FIELDS = [REQUESTED_LIMIT_FIELD, CURRENT_LIMIT_FIELD]
 
+NO_COUNT = 2**60
+"""No counter of a card comes so far: in nanoseconds it is 36 years, in millijoules a kilowatt for 36,000. What says so
+is garbage, as a rule NVML's 2^64 - 1 for *not available*."""
+
+AHEAD_US = 5_000_000
+"""A sample of use is of the past: one that says to be so much later than our clock is garbage."""
+
 
 class NvmlReader:
     """The ``GpuReader`` of NVIDIA cards. A device's calls never overlap, and one that hangs holds up no other."""
@@ -124,10 +131,10 @@ class NvmlReader:
             requested_mw=Milliwatts(requested),
             enforced_mw=Milliwatts(enforced),
             power_mw=None if power is None else Milliwatts(power),
-            energy_mj=None if energy is None else Millijoules(energy),
+            energy_mj=None if energy is None or energy >= NO_COUNT else Millijoules(energy),
             temperature_c=None if celsius is None else int(celsius),
             utilization_percent=None if use is None else int(use.gpu),
-            capped_ns=None if capped is None else int(capped.violationTime),
+            capped_ns=None if capped is None or capped.violationTime >= NO_COUNT else int(capped.violationTime),
             use_by_pid=by_pid,
         )
 
@@ -149,16 +156,18 @@ class NvmlReader:
     def _use_by_pid(self, gpu: GpuUuid, handle: Any) -> dict[int, int] | None:
         """By process, its share of the use of the multiprocessors (percent, summed over the samples since last time).
 
-        None where nothing is newer, or the card does not account for it: one in MIG mode does not.
+        None where nothing is newer, or the card does not account for it: one in MIG mode does not. Samples that
+        cannot be are left out: drivers were seen to give percentages such as 2,147,483,632.
         """
-        since_us = self._use_seen_us.get(gpu, 0)
+        since_us, latest_us = self._use_seen_us.get(gpu, 0), int(self._clock.wall() * 1e6) + AHEAD_US
         try:
             samples = pynvml.nvmlDeviceGetProcessUtilization(handle, since_us)
         except pynvml.NVMLError:
             return None
         used: dict[int, int] = {}
         for sample in samples:
-            if sample.timeStamp > since_us:  # drivers were seen to give what they gave before
+            # drivers were seen to give what they gave before
+            if since_us < sample.timeStamp <= latest_us and sample.smUtil <= 100:
                 used[int(sample.pid)] = used.get(int(sample.pid), 0) + int(sample.smUtil)
                 self._use_seen_us[gpu] = max(self._use_seen_us.get(gpu, 0), int(sample.timeStamp))
         return used or None

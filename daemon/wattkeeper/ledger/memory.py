@@ -54,7 +54,7 @@ class MemoryStore:
         return Kept(
             boot_id=self._boot_id,
             holdings=tuple(self._holdings.values()),
-            over=frozenset(self._over),
+            over=dict(self._over),
             watermarks=dict(self._watermarks),
             usage={
                 (key, gpu): usage
@@ -145,7 +145,9 @@ class MemoryStore:
         if not job.recorded:
             ended_at = job.note.ended_at if job.note and job.note.ended_at is not None else note.ended_at
             job.note = replace(note, ended_at=ended_at)
-        job.gpus.update(note.gpus)
+        for uuid, gpu in note.gpus.items():
+            before = job.gpus.get(uuid)
+            job.gpus[uuid] = replace(gpu, cap_mw=before.cap_mw) if before and gpu.cap_mw is None else gpu
         account = account_of(note.facts)
         energy, last_at = self._accounts.get(account, (0, at))
         self._accounts[account] = energy, max(last_at, at)
@@ -164,7 +166,7 @@ class MemoryStore:
 
     def _end(self, change: Change) -> None:
         for key in change.over:
-            self._over.setdefault(key, change.at)
+            self._over[key] = max(self._over.get(key, change.at), change.at)
             job = self._jobs.get(key)
             if job and job.note and job.note.ended_at is None:
                 ended_at = max(job.charged_at.values(), default=change.at)

@@ -22,10 +22,11 @@ def read_kept(db: sqlite3.Connection) -> Kept:
     totals = db.execute(sql.SELECT_ALL_ACCOUNTS)
     gpu_energy = db.execute(sql.SELECT_GPU_ENERGY).fetchall()
     holds = db.execute(sql.SELECT_HOLDS)
+    latest = db.execute(sql.SELECT_OVER, (schema.OVER_KEPT,)).fetchall()
     return Kept(
         boot_id=boot_id,
         holdings=tuple(_holdings(db)),
-        over=frozenset(JobKey(*row) for row in db.execute(sql.SELECT_OVER)),
+        over={JobKey(*names): float(at) for *names, at in reversed(latest)},
         watermarks={mark.sample.gpu: mark for mark in _watermarks(db)},
         usage=usage,
         accounts_mj={(account, partition): Millijoules(energy) for account, partition, energy, _ in accounts},

@@ -7,7 +7,7 @@ the journal, it may stand twice after a crash, never not at all.
 import json
 import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,7 +15,7 @@ from typing import Any
 
 from wattkeeper.errors import StoreError
 from wattkeeper.ledger.rows import local_day
-from wattkeeper.model import Basis, EnergySource, GpuUuid, JobText, Usage
+from wattkeeper.model import Basis, EnergySource, GpuUuid, JobKey, JobText, Usage
 from wattkeeper.protocols import GpuNote, JobRecord
 from wattkeeper.system.failpoint import failpoint
 from wattkeeper.system.files import sync_folder
@@ -29,9 +29,12 @@ TAIL_BYTES = 4 * 2**20
 """So much of the end of a day's file is searched: more than ``schema.RECORDED_AT_ONCE`` records take."""
 
 _DAY_FILE = re.compile(r"(?P<day>[0-9]{4}-[0-9]{2}-[0-9]{2})\.jsonl")
-_ID_FIELDS = ("cluster", "job_id", "run", "node")
+_ID_FIELDS = ("cluster", "job_id", "run", "node", "started_at")
 
 _Id = tuple[object, ...]
+
+_UNFIT = (ArithmeticError, AttributeError, LookupError, OSError, TypeError, ValueError)
+"""What is raised where a record makes no sense."""
 
 
 def to_values(record: JobRecord) -> dict[str, Any]:
@@ -124,20 +127,28 @@ class Records:
         self._doubtful: set[Path] = set()
         self._told: set[_Id] = set()
 
-    def write(self, records: Sequence[JobRecord]) -> None:
-        """Append those that do not stand in their day's file yet, and have them on the disk. Raises StoreError."""
-        days: dict[Path, list[dict[str, Any]]] = {}
+    def write(self, records: Sequence[JobRecord]) -> Mapping[JobKey, str]:
+        """Append those that do not stand in their day's file yet, and have them on the disk. Raises StoreError.
+
+        Gives the runs of which no line can be made, as of one that began in the year 9999999, and why.
+        """
+        days: dict[Path, dict[_Id, str]] = {}
+        unfit: dict[JobKey, str] = {}
         for record in records:
-            path = self._folder / f"{local_day(_ended_at(record))}.jsonl"
-            days.setdefault(path, []).append(to_values(record))
-        for path, values in days.items():
             try:
-                self._write_day(path, values)
+                path, values = self._folder / f"{local_day(_ended_at(record))}.jsonl", to_values(record)
+                days.setdefault(path, {})[_id(values)] = json.dumps(values, separators=(",", ":"))
+            except _UNFIT as error:
+                unfit[record.note.facts.key] = printable(repr(error))
+        for path, lines in days.items():
+            try:
+                self._write_day(path, lines)
             except UntrustedError as error:
                 raise StoreError(f"end-of-job records wait: {error}") from None
             except OSError as error:
                 text = f"{path}: cannot write end-of-job records ({error.strerror})"
                 raise StoreError(f"{text}; make room on its disk, or let the agent's user write there") from None
+        return unfit
 
     def noted(self) -> None:
         """The ledger knows that what was written is written."""
@@ -158,11 +169,10 @@ class Records:
             raise StoreError(f"{self._folder}: cannot remove old records ({error.strerror}); remove them") from None
         return count
 
-    def _write_day(self, path: Path, of_day: Sequence[dict[str, Any]]) -> None:
+    def _write_day(self, path: Path, lines: Mapping[_Id, str]) -> None:
         there = set() if path in self._sure else _ids_at_the_end(path)
         self._sure.discard(path)
         self._doubtful.add(path)
-        lines = {_id(values): json.dumps(values, separators=(",", ":")) for values in of_day}
         missing = [line for name, line in lines.items() if name not in there]
         if missing:
             if not self._folder.is_dir():

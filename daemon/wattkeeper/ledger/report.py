@@ -26,6 +26,9 @@ FIELDS: tuple[Field, ...] = ("account", "user", "partition", "day")
 _DAMAGED = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
 
 BUSY_TIMEOUT_S = 2.0
+MOST_RUNS = 100
+"""A job that was requeued more often is told of by so many of its runs."""
+
 STEPS_A_CALL = 200_000
 """``progress`` is called every so many instructions of SQLite's machine: some ten times a second."""
 
@@ -175,20 +178,19 @@ def set_aside(path: Path) -> list[Path]:
     return sorted(aside for aside in found if not aside.name.endswith(("-wal", "-shm")))
 
 
-def find_job(path: Path, job_id: int, uid: int) -> JobRecord | None:
-    """The newest run of a job that the ledger knows, if that user may see it: root, and the job's owner.
+def find_runs(path: Path, job_id: int, uid: int) -> list[JobRecord]:
+    """The runs of a job that the ledger knows and that user may see (root, and the job's owner), the newest first.
 
-    None also where there is no ledger. Raises StoreError for one that cannot be read.
+    At most ``MOST_RUNS``; none also where there is no ledger. Raises StoreError for one that cannot be read.
     """
     if not path.exists():
-        return None
+        return []
     with _reading(path) as db:
-        where = "job_id = ? AND ? IN (0, uid) ORDER BY ended_at IS NULL DESC, started_at DESC LIMIT 1"
+        where = "job_id = ? AND ? IN (0, uid) ORDER BY ended_at IS NULL DESC, started_at DESC LIMIT ?"
         try:
-            found = read_records(db, where, (job_id, uid))
+            return read_records(db, where, (job_id, uid, MOST_RUNS))
         except (ValueError, KeyError, TypeError) as error:
             raise StoreError(f"{path}: the row of job {job_id} makes no sense ({error!r})") from None
-    return found[0] if found else None
 
 
 _CHARGED = "SELECT day, account, partition, user, energy_mj, held_ns, 0 AS ended FROM days WHERE day BETWEEN ? AND ?"

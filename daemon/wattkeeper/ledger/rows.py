@@ -90,14 +90,15 @@ def facts_from_text(key: JobKey, text: str) -> JobFacts:
 
 
 @lru_cache(maxsize=256)  # the same few owners at every tick
-def owners_to_text(owners: tuple[JobKey, ...]) -> str:
-    """Runs of jobs as ASCII JSON, in their order."""
-    return json.dumps([[getattr(owner, name) for name in _KEY_FIELDS] for owner in owners])
+def owners_to_text(owners: tuple[JobKey, ...] | None) -> str:
+    """Runs of jobs as ASCII JSON, in their order; None as ``null``."""
+    return json.dumps(None if owners is None else [[getattr(owner, name) for name in _KEY_FIELDS] for owner in owners])
 
 
-def owners_from_text(text: str) -> tuple[JobKey, ...]:
+def owners_from_text(text: str) -> tuple[JobKey, ...] | None:
     """The opposite. Raises ValueError or TypeError for anything else."""
-    return tuple(JobKey(cluster, job_id, run) for cluster, job_id, run in json.loads(text))
+    owners = json.loads(text)
+    return None if owners is None else tuple(JobKey(cluster, job_id, run) for cluster, job_id, run in owners)
 
 
 def usage_of(

@@ -17,7 +17,7 @@ VERSION = 2
 OVER_KEPT_S = 7 * 86_400.0
 """Ended runs are remembered this long: no Epilog or Prolog of theirs comes later than that."""
 
-OVER_KEPT = 20_000
+OVER_KEPT = 5_000
 """At most so many ended runs are remembered, the latest."""
 
 RECENT_S = 3_600.0

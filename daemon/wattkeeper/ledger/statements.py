@@ -7,7 +7,8 @@ UPSERT_META = (
 )
 DELETE_HOLDING = f"DELETE FROM holdings WHERE {KEY} AND uuid = ?"  # noqa: S608 - nothing here is from outside
 UPSERT_HOLDING = "INSERT OR REPLACE INTO holdings VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
-INSERT_OVER = "INSERT OR IGNORE INTO over (job_id, run, cluster, at) VALUES (?, ?, ?, ?)"
+UPSERT_OVER = """INSERT INTO over (job_id, run, cluster, at) VALUES (?, ?, ?, ?)
+    ON CONFLICT (job_id, run, cluster) DO UPDATE SET at = max(at, excluded.at)"""
 PRUNE_OVER_BY_AGE = "DELETE FROM over WHERE at < ?"
 PRUNE_OVER_BY_COUNT = (
     "DELETE FROM over WHERE rowid IN (SELECT rowid FROM over ORDER BY at DESC, rowid DESC LIMIT -1 OFFSET ?)"
@@ -35,7 +36,7 @@ UPSERT_JOB = """INSERT INTO jobs
 UPSERT_JOB_GPU = """INSERT INTO job_energy (job_id, run, cluster, uuid, last_at, minor, model, cap_mw)
     VALUES (?, ?, ?, ?, ?, ?, ?, ?)
     ON CONFLICT (job_id, run, cluster, uuid)
-    DO UPDATE SET minor = excluded.minor, model = excluded.model, cap_mw = excluded.cap_mw"""
+    DO UPDATE SET minor = excluded.minor, model = excluded.model, cap_mw = coalesce(excluded.cap_mw, cap_mw)"""
 TOUCH_ACCOUNT = """INSERT INTO accounts VALUES (?, ?, 0, ?)
     ON CONFLICT (account, partition) DO UPDATE SET last_at = max(last_at, excluded.last_at)"""
 
@@ -67,7 +68,7 @@ SELECT_OWNER = f"SELECT account, partition, user FROM jobs WHERE {KEY}"  # noqa:
 SELECT_HOLDINGS = (
     "SELECT cluster, job_id, run, uuid, facts, share, since_at, since_mono, slices FROM holdings ORDER BY rowid"
 )
-SELECT_OVER = "SELECT cluster, job_id, run FROM over"
+SELECT_OVER = "SELECT cluster, job_id, run, at FROM over ORDER BY at DESC, rowid DESC LIMIT ?"
 SELECT_WATERMARKS = "SELECT uuid, energy_mj, at, at_mono, boot_id, owners, source, power_mw, capped_ns FROM watermarks"
 SELECT_USAGE = """SELECT cluster, job_id, run, uuid, energy_mj, held_ns, capped_ns, peak_mw, bases, sources
     FROM job_energy

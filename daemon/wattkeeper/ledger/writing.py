@@ -44,7 +44,8 @@ class Writer:
         db.execute(sql.UPSERT_META, (change.boot_id, change.at))
         self._write_holdings(change)
         self._write_notes(change)
-        charges, watermarks = fresh(change, {uuid: mark for uuid, *mark in db.execute(sql.SELECT_MARKS)})
+        marks = {uuid: (boot_id, at_mono) for uuid, boot_id, at_mono in db.execute(sql.SELECT_MARKS)}
+        charges, watermarks = fresh(change, marks)
         self._charge(charges, change.at)
         if change.over:
             self._end(change)
@@ -153,7 +154,7 @@ class Writer:
         Never before it began, though: a clock that was set back would make it a run of before.
         """
         db = self._db
-        db.executemany(sql.INSERT_OVER, [(*key_row(key), change.at) for key in change.over])
+        db.executemany(sql.UPSERT_OVER, [(*key_row(key), change.at) for key in change.over])
         db.execute(sql.PRUNE_OVER_BY_AGE, (change.at - schema.OVER_KEPT_S,))
         db.execute(sql.PRUNE_OVER_BY_COUNT, (schema.OVER_KEPT,))
         for key in map(key_row, change.over):
@@ -171,22 +172,25 @@ class Writer:
                 self._db.execute(sql.UPSERT_HOLD, (gpu, hold.reason, hold.since_at, hold.until_at))
 
 
-def fresh(change: Change, marks: Mapping[GpuUuid, Sequence[object]]) -> tuple[Sequence[Charges], Sequence[Watermark]]:
+def fresh(change: Change, marks: Mapping[GpuUuid, tuple[str, float]]) -> tuple[Sequence[Charges], Sequence[Watermark]]:
     """The charges and watermarks of a change that are not in the ledger yet.
 
     ``marks``: of each GPU the boot and the monotonic time of the ledger's watermark. A GPU whose watermark there is
     the change's, or a later one, was charged when this change, or one that came after it, was written: the answer got
-    lost on its way, and the change came again.
+    lost on its way, and the change came again. That the owners have changed since the ledger's watermark is news all
+    the same, and stays so however often it comes.
     """
-    stale = {
-        w.sample.gpu
-        for w in change.watermarks
-        if (mark := marks.get(w.sample.gpu)) and mark[0] == w.sample.boot_id and w.sample.at_mono <= mark[1]  # type: ignore[operator]
-    }
-    if not stale:
+    charged, stale = set(), set()
+    for w in change.watermarks:
+        boot_id, at_mono = marks.get(w.sample.gpu, (None, 0.0))
+        if boot_id == w.sample.boot_id and w.sample.at_mono <= at_mono:
+            charged.add(w.sample.gpu)
+            if w.sample.at_mono < at_mono or w.owners is not None:
+                stale.add(w.sample.gpu)
+    if not charged:
         return change.charges, change.watermarks
     return (
-        [c for c in change.charges if c.gpu not in stale],
+        [c for c in change.charges if c.gpu not in charged],
         [w for w in change.watermarks if w.sample.gpu not in stale],
     )
 
