@@ -15,7 +15,7 @@ from tests.contract.changes import change, note
 from tests.unit.ledger_agent import DAY, NOW, A, FakeClock, Meter, Node, finished, key, troubles
 
 from wattkeeper.agent.ledger import REOPEN_S
-from wattkeeper.ledger.report import find_job
+from wattkeeper.ledger.report import find_runs
 from wattkeeper.ledger.store import SqliteStore
 
 
@@ -218,7 +218,7 @@ def test_a_question_about_an_old_job_does_not_let_others_take_the_log_away(node:
     async def scene() -> Meter:
         meter, _ = node.begin()
         await meter.start()
-        assert find_job(ledger, 1, 0) is not None
+        assert len(find_runs(ledger, 1, 0)) == 1
         read_and_close(ledger)
         assert await meter.tick()
         return meter
