@@ -8,7 +8,7 @@ import click
 
 from wattkeeper.api.line import earlier_use, energy_j, held_back, mean_w, percent
 from wattkeeper.cli import HELP
-from wattkeeper.cli.client import client, installed_settings, run_dir_option
+from wattkeeper.cli.client import SettingsError, client, installed_settings, run_dir_option
 from wattkeeper.cli.jobid import JobIdType, raw_job_id
 from wattkeeper.cli.output import (
     NOTHING,
@@ -85,7 +85,10 @@ def job(job_id: str, as_line: bool, as_json: bool, run_dir: Path | None) -> None
             raise
         from wattkeeper.agent.ledger import RECORDS  # with all of the ledger: slow to import
 
-        records = installed_settings().state_dir / RECORDS
+        try:
+            records = installed_settings().state_dir / RECORDS
+        except SettingsError:  # said already
+            raise error from None
         raise AgentUnreachableError(f"{error}; jobs that ended are in {records} as well, for root") from None
     if as_line:
         click.echo(shown(answer.strip()))
