@@ -25,7 +25,7 @@ def run(*words: str) -> Result:
     return CliRunner().invoke(cli, words)
 
 
-@pytest.mark.parametrize("words", [("report",), ("job", "7_1", "--run-dir", "/nowhere")])
+@pytest.mark.parametrize("words", [("report",), ("job", "7_1", "--run-dir", "/nowhere"), ("explain", "7_1")])
 def test_a_path_out_of_settings_with_a_mistake_is_not_guessed(settings: Path, words: tuple[str, ...]) -> None:
     settings.write_text(UNKNOWN)
     result = run(*words)

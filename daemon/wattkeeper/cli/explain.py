@@ -9,6 +9,7 @@ import click
 
 from wattkeeper.cli import HELP
 from wattkeeper.cli.client import client, run_dir_option
+from wattkeeper.cli.jobid import JobIdType, raw_job_id
 from wattkeeper.cli.moment import MomentType, iso, written
 from wattkeeper.cli.output import alike, got, gpu_names, print_json, shown, step_line
 from wattkeeper.cli.output import watts as watts_shown
@@ -37,6 +38,7 @@ _POWER = _Power()
     epilog="""\b
 Examples:
   wattkeeper explain 1234
+  wattkeeper explain 1234_5                a task of a job array, as for wattkeeper job
   wattkeeper explain --partition gpu --account ml --comment "power=300W" --gpu-model H100
   wattkeeper explain --policy new-policy.yaml --partition debug --gpu-model A100
   wattkeeper explain --partition gpu --gpu-model H100 --at 2027-07-01T13:00
@@ -48,7 +50,7 @@ those that may still become known the answer says so where it hinges on them.
 --at is a time of the site (the setting time_zone, else this machine's zone), unless it has an offset: …T13:00+02:00.
 The order is always: rule, request, sharing, ceilings, the device's range. Exit code 1: no such job.""",
 )
-@click.argument("job_id", metavar="[JOBID]", type=click.IntRange(1), required=False)
+@click.argument("job_id", metavar="[JOBID]", type=JobIdType(), required=False)
 @click.option("--user", help="The job's owner.")
 @click.option("--account", help="Its account.")
 @click.option("--partition", help="Its partition.")
@@ -72,7 +74,7 @@ The order is always: rule, request, sharing, ceilings, the device's range. Exit 
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object; watts.")
 @run_dir_option
 def explain(
-    job_id: int | None,
+    job_id: str | None,
     gpus: int,
     num_nodes: int,
     node: str,
@@ -99,7 +101,7 @@ def explain(
     if job_id is not None:
         if described:
             raise click.UsageError("give JOBID, or describe a job, not both")
-        _explain_job(job_id, as_json, run_dir)
+        _explain_job(raw_job_id(job_id), as_json, run_dir)
         return
     if not gpu_model:
         raise click.UsageError("give JOBID, or describe a job: --gpu-model is needed, such as --gpu-model H100")
