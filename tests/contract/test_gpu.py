@@ -17,6 +17,7 @@ from tests.fakes import FakeGpus
 from tests.lab.actuator import actuator_process
 from tests.lab.waiting import wait_until
 from tests.unit.nvml_here import lacking
+from tests.unit.simulated import open_reader
 
 from wattkeeper.core.attribute import attribute
 from wattkeeper.gpus.actuator import SetsLimits, ThreadedActuator
@@ -298,9 +299,8 @@ def simulation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Simu
 
 @pytest.fixture
 def reader(simulation: Simulation) -> Iterator[NvmlReader]:
-    nvml = Nvml(str(find_library()))
-    yield NvmlReader(nvml, SystemClock(), cache(DeviceThread))
-    nvml.close()
+    with open_reader() as made:
+        yield made
 
 
 def test_use_is_that_since_the_last_reading(simulation: Simulation, reader: NvmlReader) -> None:

@@ -4,9 +4,17 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
 from typing import Any
 
+from wattkeeper.gpus.nvml import NvmlReader
+from wattkeeper.gpus.worker import DeviceThread
+from wattkeeper.privileged.nvml import Nvml
 from wattkeeper.simulator import Simulation
+from wattkeeper.simulator.library import find_library
+from wattkeeper.system.clock import SystemClock
 
 PRELUDE = """
 import json, os, sys, threading, time
@@ -54,3 +62,13 @@ def client(simulation: Simulation, code: str, *, user: int | None = None, init: 
     )
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
+
+
+@contextmanager
+def open_reader() -> Iterator[NvmlReader]:
+    """The agent's own reader, in this process: of the GPUs that WATTKEEPER_SIM_STATE names."""
+    nvml = Nvml(str(find_library()))
+    try:
+        yield NvmlReader(nvml, SystemClock(), cache(DeviceThread))
+    finally:
+        nvml.close()

@@ -3,19 +3,15 @@
 import asyncio
 import time
 from collections.abc import Callable, Iterator, Mapping
-from functools import cache
 from pathlib import Path
 
 import pynvml
 import pytest
+from tests.unit.simulated import open_reader
 
 from wattkeeper.gpus.nvml import NvmlReader
-from wattkeeper.gpus.worker import DeviceThread
 from wattkeeper.model import GpuReading, GpuUuid
-from wattkeeper.privileged.nvml import Nvml
 from wattkeeper.simulator import Simulation
-from wattkeeper.simulator.library import find_library
-from wattkeeper.system.clock import SystemClock
 
 
 @pytest.fixture
@@ -27,9 +23,8 @@ def simulation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Simu
 
 @pytest.fixture
 def reader(simulation: Simulation) -> Iterator[NvmlReader]:
-    nvml = Nvml(str(find_library()))
-    yield NvmlReader(nvml, SystemClock(), cache(DeviceThread))
-    nvml.close()
+    with open_reader() as made:
+        yield made
 
 
 def read(reader: NvmlReader, simulation: Simulation) -> GpuReading:
