@@ -184,6 +184,11 @@ def test_there_are_yaml_examples() -> None:
     assert len(_examples()) >= 5
 
 
+def test_the_readme_leads_to_every_decision() -> None:
+    known = {path.relative_to(REPO).as_posix() for path in (REPO / "docs" / "decisions").glob("*.md")}
+    assert set(re.findall(r"\(([a-z/]+/decisions/[^)]+)\)", (REPO / "README.md").read_text())) == known
+
+
 @pytest.mark.parametrize("page", PAGES, ids=_relative)
 def test_relative_links_resolve(page: Path) -> None:
     for link in _LINK.finditer(page.read_text(encoding="utf-8")):
