@@ -100,7 +100,7 @@ class Killer:
         self._events = 2 * jobs // kills  # a life, and the time before it
 
     def run(self) -> None:
-        """All of it; the agent runs at the end."""
+        """All of it; the agent runs at the end. Where neither died yet, they go until one did."""
         names: list[str] = []
         while self.deaths.at.total() < self._kills:
             assert not self.workload.over, f"too few jobs for so many kills: {self.deaths}"
@@ -113,6 +113,8 @@ class Killer:
                 self._live_without_root(name, events)
             else:
                 self._live(name, self._chance.randint(1, 3), events)
+            if name not in self.deaths.at:
+                names.insert(0, name)  # once more in this round
         self._node.agent.start()
         self._check_limits()
         while not self.workload.over:

@@ -260,13 +260,13 @@ def test_a_gpu_that_hangs_among_those_read_is_late_alone(bench: Bench, hung_firs
         hung, other = (info.uuid for info in await bench.reader.list_gpus(DEADLINE_S))
         bench.set_fault("hangs")
         begun = time.monotonic()
-        answers = await bench.reader.read([hung, other] if hung_first else [other, hung], SOON_S)
+        answers = await bench.reader.read([hung, other] if hung_first else [other, hung], 4 * SOON_S)
         took_s = time.monotonic() - begun
         late = answers[hung]
         assert isinstance(late, DeviceError)
         assert late.kind is Kind.TIMEOUT
         assert isinstance(answers[other], GpuReading)
-        assert took_s < 3 * 2 * SOON_S
+        assert took_s < 3 * 2 * 4 * SOON_S
         assert bench.reader.stalled(hung)
         assert not bench.reader.stalled(other)
 

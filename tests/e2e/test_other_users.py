@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -189,8 +190,9 @@ def test_no_variable_of_another_users_makes_a_command_do_more(node: Node) -> Non
     hostile |= {"NOTIFY_SOCKET": str(node.files.notify_socket), "LISTEN_FDS": "1", "LD_PRELOAD": "/nowhere.so"}
     before = node.agent.pid
     for event in ("prolog", "epilog"):
-        done = subprocess.run(
-            [str(REPO / "deploy" / "slurm" / f"{event}.d" / "50-wattkeeper")],
+        script = shutil.copy(REPO / "deploy" / "slurm" / f"{event}.d" / "50-wattkeeper", path)
+        done = subprocess.run(  # a copy: the checkout may lie where only root can read
+            [script],
             env={**os.environ, **hostile, "WATTKEEPER_RUN_DIR": str(node.files.run_dir), "SLURM_JOB_ID": "9",
                  "SLURM_JOB_UID": "0", "SLURM_JOB_GPUS": "0,1,2,3", "SLURM_JOB_COMMENT": "power=min"},
             capture_output=True, text=True, user=NOBODY, group=NOBODY, extra_groups=[], timeout=30,

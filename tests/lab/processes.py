@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import IO
 
 from tests.lab.keeper import MARK
+from tests.lab.waiting import PATIENCE
 
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "srun", "scontrol", "sinfo", "squeue", "scancel", "sdiag")
 SEARCH = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/sbin", "/sbin"])
@@ -41,11 +42,16 @@ def environment(root: Path, **more: str) -> dict[str, str]:
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports below the ephemeral range that nothing listens on, held together while they are drawn."""
+    """Ports below the ephemeral range that nothing listens on, held together while they are drawn.
+
+    They are free again before they are used: processes that test at the same time draw from ports of their own.
+    """
+    workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
     drawn: dict[int, socket.socket] = {}
     try:
         while len(drawn) < count:
-            port = random.randrange(20000, 32000)  # noqa: S311 - no secret
+            port = random.randrange(20000 + worker, 32000, workers)  # noqa: S311 - no secret
             holder = socket.socket()
             try:
                 holder.bind(("127.0.0.1", port))
@@ -123,7 +129,7 @@ class Daemon:
     def kill(self) -> None:
         self.signal(signal.SIGKILL)
         if self._child is not None:
-            self._child.wait(5)
+            self._child.wait(PATIENCE * 5)
 
     def text(self) -> str:
         return self.log.read_text(errors="replace") if self.log.exists() else ""
@@ -156,7 +162,7 @@ class Keeper:
         """Lets the keeper kill what is left and remove the lab's folder. Raises LabError where something survived."""
         assert self._child.stdin is not None
         self._child.stdin.close()
-        if self._child.wait(30) != 0:
+        if self._child.wait(PATIENCE * 30) != 0:
             raise LabError("processes of the lab survived SIGKILL")
 
 

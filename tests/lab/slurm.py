@@ -117,7 +117,7 @@ class Client:
         self._run("scancel", "--user", user(), check=False)
         start = time.monotonic()
         while self.squeue("-h").strip():
-            if time.monotonic() - start > 30:
+            if time.monotonic() - start > PATIENCE * 30:
                 raise LabError(f"jobs that will not end:\n{self.squeue()}")
             time.sleep(0.05)
 

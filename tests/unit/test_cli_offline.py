@@ -148,10 +148,11 @@ import ctypes, os, sys
 os.setgroups([]); os.setgid(int(sys.argv[1])); os.setuid(int(sys.argv[1]))
 open("state.db", "wb").close()
 os.symlink(sys.argv[2], "link")
-print(flush=True)
+print("ready", flush=True)
 rename = ctypes.CDLL(None).renameat2
 while True:
-    rename(-100, b"state.db", -100, b"link", 2)  # RENAME_EXCHANGE
+    if rename(-100, b"state.db", -100, b"link", 2):  # RENAME_EXCHANGE
+        sys.exit("this file system swaps no names")
 """
 
 
@@ -169,9 +170,10 @@ def test_root_makes_nothing_where_the_ledgers_owner_leads_it() -> None:
         argv = [sys.executable, "-c", SWAP, str(STRANGER), str(root / "made")]
         with subprocess.Popen(argv, cwd=state, stdout=subprocess.PIPE) as swapper:
             assert swapper.stdout is not None
-            swapper.stdout.readline()
+            assert swapper.stdout.readline() == b"ready\n"
             for _ in range(200):
                 give_back(settings, {"SLURM_JOB_ID": "1"})
+            assert swapper.poll() is None, "it swapped all the while"
             swapper.kill()
         assert not (root / "made").exists()
         assert (os.geteuid(), os.getegid()) == (0, 0)

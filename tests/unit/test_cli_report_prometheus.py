@@ -213,6 +213,16 @@ def test_nothing_is_asked_of_the_future(prometheus: Stub) -> None:
     assert all(at >= before - 1 for _, at in prometheus.asked)
 
 
+@pytest.fixture
+def days_of_24_hours(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setenv("TZ", "UTC")
+    time.tzset()
+    yield
+    monkeypatch.undo()
+    time.tzset()
+
+
+@pytest.mark.usefixtures("days_of_24_hours")
 def test_what_is_too_much_is_asked_in_halves(prometheus: Stub) -> None:
     fill(prometheus)
     prometheus.most_s = 6 * 3600 + 1

@@ -21,6 +21,13 @@ from tests.lab.waiting import record
 HOOKS = {event: REPO / "deploy" / "slurm" / f"{event}.d" / "50-wattkeeper" for event in ("prolog", "epilog")}
 BOUND_S = {"prolog": 2.0, "epilog": 0.5}
 SHELLS = {"dash": ["dash"], "bash": ["bash", "--posix"]}
+PATIENT = {
+    "prolog": {"deadline=1.7": "deadline=20"},
+    "epilog": {"deadline=0.25": "deadline=20", "total=46": "total=2000", "'0.%02d'": "'%d'"},
+}
+"""What a hook says of time, and what a test says instead that is not about it: a busy machine is slow to answer."""
+
+as_shipped = pytest.mark.parametrize("patient", [False], ids=["as-shipped"])
 EVENT = re.compile(r"^\d{9}\.\d{2}-\d+\.(prolog|epilog)$")
 
 JOB = {
@@ -100,10 +107,30 @@ def run_dir() -> Iterator[Path]:
 
 
 @pytest.fixture
-def hook(event: str, shell: str, run_dir: Path) -> Hook:
+def patient() -> bool:
+    return True
+
+
+@pytest.fixture
+def script(event: str, patient: bool, tmp_path: Path) -> Path:
+    """The hook as shipped, or a copy that has all the time it may need."""
+    if not patient:
+        return HOOKS[event]
+    text = HOOKS[event].read_text()
+    for ours, longer in PATIENT[event].items():
+        assert text.count(ours) == 1, ours
+        text = text.replace(ours, longer)
+    copy = tmp_path / HOOKS[event].name
+    copy.write_text(text)
+    copy.chmod(0o755)
+    return copy
+
+
+@pytest.fixture
+def hook(event: str, shell: str, run_dir: Path, script: Path) -> Hook:
     if shutil.which("curl") is None:
         pytest.skip("curl is not installed on this machine")
-    return Hook(event, shell, run_dir, HOOKS[event])
+    return Hook(event, shell, run_dir, script)
 
 
 def one_line(text: str) -> bool:
@@ -216,6 +243,7 @@ def test_an_agent_that_answers_with_an_error_leaves_the_event_in_the_spool(hook:
         spooled(hook, hook.run())
 
 
+@as_shipped
 def test_an_agent_that_hangs_holds_the_hook_no_longer_than_its_deadline(hook: Hook) -> None:
     with Listener(hook.socket, delay_s=30):
         ran = hook.run()
@@ -223,6 +251,7 @@ def test_an_agent_that_hangs_holds_the_hook_no_longer_than_its_deadline(hook: Ho
     record(f"{hook.event} with a hung agent ({hook.shell})", ran.took_s, BOUND_S[hook.event])
 
 
+@as_shipped
 def test_an_agent_that_accepts_nothing_holds_the_hook_no_longer_than_its_deadline(hook: Hook) -> None:
     """The kernel takes the connection, nobody reads: a stopped process."""
     with socket.socket(socket.AF_UNIX) as stopped:
@@ -295,6 +324,7 @@ def test_a_full_disk_leaves_no_half_event(hook: Hook) -> None:
         assert (hook.events(), hook.leftovers()) == ([], [])
 
 
+@as_shipped
 def test_the_spool_is_bounded(hook: Hook) -> None:
     hook.spool.mkdir(mode=0o700)
     for number in range(4096):
@@ -309,13 +339,14 @@ def test_the_spool_is_bounded(hook: Hook) -> None:
 
 def test_names_sort_by_time_since_boot(hook: Hook) -> None:
     before = uptime_s()
+    events: list[Path] = []
     for _ in range(3):
         hook.run()
+        events += [path for path in hook.events() if path not in events]
         time.sleep(0.02)
-    events = hook.events()
-    times = [float(path.name.partition("-")[0]) for path in events]
     assert len(events) == 3
-    assert times == sorted(times)
+    assert events == hook.events(), "the order of their names"
+    times = [float(path.name.partition("-")[0]) for path in events]
     assert before - 0.02 <= times[0]
     assert times[-1] <= uptime_s()
     assert {path.suffix for path in events} == {f".{hook.event}"}
@@ -423,17 +454,23 @@ class TestEpilog:
             hook.run(WATTKEEPER_COMMAND=self.command(hook, f"touch {note}"))
         assert not note.exists()
 
+    @as_shipped
+    @pytest.mark.parametrize("stubborn", [False, True], ids=["polite", "deaf"])
     @pytest.mark.parametrize("agent", ["none", "hung"])
-    def test_a_slow_giving_back_is_cut_off(self, hook: Hook, agent: str) -> None:
+    def test_a_slow_giving_back_is_cut_off(self, hook: Hook, agent: str, stubborn: bool) -> None:
         note = hook.run_dir / "note"
-        command = self.command(hook, f"touch {note}; exec sleep 20")
+        deaf = "trap '' TERM; " if stubborn else ""
+        command = self.command(hook, f"{deaf}touch {note}; exec sleep 20")
         with Listener(hook.socket, delay_s=30) as listener:
             if agent == "none":
                 hook.socket.unlink()
             ran = hook.run(WATTKEEPER_COMMAND=command)
-            assert len(listener.seen) == (agent == "hung")
+            asked = len(listener.seen)
         spooled(hook, ran)
-        assert note.exists()
+        assert agent == "hung" or not asked
+        if ran.took_s <= BOUND_S["epilog"]:  # later there may have been no time for either
+            assert note.exists()
+            assert agent == "none" or asked
         record(f"epilog, agent {agent}, giving back hangs ({hook.shell})", ran.took_s, BOUND_S["epilog"])
 
 
@@ -441,18 +478,18 @@ class TestWithoutCurl:
     """curl is taken away by a copy of the hook whose fixed PATH leads to everything else."""
 
     @pytest.fixture
-    def bare(self, event: str, shell: str, run_dir: Path) -> Hook:
+    def bare(self, event: str, shell: str, run_dir: Path, script: Path) -> Hook:
         tools = run_dir / "bin"
         tools.mkdir()
         for name in ("dd", "chgrp", "mv", "rm", "mkdir", "timeout", "tr", "cut", "sh"):
             (tools / name).symlink_to(shutil.which(name) or name)
-        text, count = re.subn(r"^PATH=.*$", f"PATH={tools}", HOOKS[event].read_text(), flags=re.MULTILINE)
+        text, count = re.subn(r"^PATH=.*$", f"PATH={tools}", script.read_text(), flags=re.MULTILINE)
         assert count == 1
-        script = run_dir / "hook"
-        script.write_text(text)
+        copy = run_dir / "hook"
+        copy.write_text(text)
         with socket.socket(socket.AF_UNIX) as dead:
             dead.bind(str(run_dir / "events.sock"))
-        return Hook(event, shell, run_dir, script)
+        return Hook(event, shell, run_dir, copy)
 
     def test_and_without_the_command_the_event_is_spooled(self, bare: Hook) -> None:
         spooled(bare, bare.run())
@@ -473,9 +510,12 @@ class TestWithoutCurl:
         command.chmod(0o755)
         spooled(bare, bare.run())
 
-    def test_a_command_that_hangs_is_cut_off(self, bare: Hook) -> None:
+    @as_shipped
+    @pytest.mark.parametrize("stubborn", [False, True], ids=["polite", "deaf"])
+    def test_a_command_that_hangs_is_cut_off(self, bare: Hook, stubborn: bool) -> None:
         command = bare.run_dir / "bin" / "wattkeeper"
-        command.write_text(f"#!/bin/sh\nexec {shutil.which('sleep')} 30\n")
+        deaf = "trap '' TERM; " if stubborn else ""
+        command.write_text(f"#!/bin/sh\n{deaf}exec {shutil.which('sleep')} 30\n")
         command.chmod(0o755)
         ran = bare.run()
         spooled(bare, ran)

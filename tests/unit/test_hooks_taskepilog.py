@@ -10,7 +10,7 @@ import pytest
 from tests.lab.listener import Listener
 from tests.lab.spec import REPO
 from tests.lab.waiting import record
-from tests.unit.test_hooks_taskprolog import BATCH, run_dir, shell
+from tests.unit.test_hooks_taskprolog import BATCH, patient, run_dir, shell
 
 __all__ = ["run_dir", "shell"]  # fixtures
 
@@ -25,11 +25,12 @@ def run(
     run_dir: Path,
     more: dict[str, str] | None = None,
     *,
-    script: Path = SNIPPET,
+    script: Path | None = None,
     title: str | None = None,
 ) -> subprocess.CompletedProcess[bytes]:
     """Runs the snippet; with a title, as a child of a process of that name, as slurmstepd starts it."""
     env = {**BATCH, "WATTKEEPER_RUN_DIR": str(run_dir), **(more or {})}
+    script = script or patient(SNIPPET, run_dir)
     if title is None:
         return subprocess.run([*shell, str(script)], env=env, capture_output=True, timeout=30)
     parent = [title, "-c", '"$@"; exit $?', title, *shell, str(script)]
@@ -67,10 +68,10 @@ def test_the_title_of_slurmstepd_tells_the_step(
     shell: list[str], run_dir: Path, step: str, speaks: bool, inherited: dict[str, str], called: bool
 ) -> None:
     """`sbatch` called in a step passes SLURM_STEP_ID on. A site's own TaskEpilog stands between slurmstepd and us."""
-    script = SNIPPET
+    script = patient(SNIPPET, run_dir)
     if called:
         script = run_dir / "site (its own) taskepilog"
-        script.write_text(f"{SNIPPET}\nexit 0\n")
+        script.write_text(f"{patient(SNIPPET, run_dir)}\nexit 0\n")
     with Listener(run_dir / "read.sock", body=LINE):
         done = run(shell, run_dir, inherited, script=script, title=f"slurmstepd: [{step}]")
     assert done.stderr == (LINE + b"\n" if speaks else b"")
@@ -102,16 +103,16 @@ def test_is_silent_without_an_agent(shell: list[str], run_dir: Path) -> None:
 def test_a_hung_agent_costs_the_job_no_more_than_its_deadline(shell: list[str], run_dir: Path) -> None:
     with Listener(run_dir / "read.sock", delay_s=30):
         start = time.monotonic()
-        done = run(shell, run_dir)
+        done = run(shell, run_dir, script=SNIPPET)
         took = time.monotonic() - start
     assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
     record(f"TaskEpilog with a hung agent ({Path(shell[0]).name})", took, 0.4)
 
 
-@pytest.mark.parametrize("how", [f". {SNIPPET}", str(SNIPPET)], ids=["sourced", "called"])
+@pytest.mark.parametrize("how", [". {}", "{}"], ids=["sourced", "called"])
 def test_goes_into_the_sites_own_task_epilog(shell: list[str], run_dir: Path, how: str) -> None:
     site = run_dir / "site"
-    site.write_text(f'set -eu\n{how}\necho "after ${{line-unset}}" >&2\n')
+    site.write_text(f'set -eu\n{how.format(patient(SNIPPET, run_dir))}\necho "after ${{line-unset}}" >&2\n')
     with Listener(run_dir / "read.sock", body=LINE):
         done = run(shell, run_dir, script=site)
     assert (done.returncode, done.stderr) == (0, LINE + b"\nafter unset\n")

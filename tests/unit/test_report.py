@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.lab.waiting import record
 from tests.unit.ledger_of_many import FIRST_DAY, LAST_DAY, make_ledger, report_of_all
 
 from wattkeeper.errors import StoreError
@@ -214,7 +215,7 @@ def test_many_jobs_sum_up(path: Path) -> None:
     answer, took_s = report_of_all(path, "user")
     assert sum(row.amount.energy_mj for row in answer.rows) == 1000 * jobs * (jobs + 1) // 2
     assert answer.total.jobs == jobs
-    print(f"report by user over {jobs} jobs: {took_s:.2f} s")
+    record(f"report by user over {jobs} jobs", took_s, 1.0)
 
 
 def test_jobs_are_counted_in_the_order_of_their_index(path: Path) -> None:

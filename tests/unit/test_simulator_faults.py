@@ -117,7 +117,14 @@ def test_slow_and_hanging_calls_take_their_time(gpus: Simulation, target: int) -
     gpus.fault(target, "hang", 0.2)
     assert 0.2 <= client(gpus, code) < 2
     gpus.clear_fault(target)
-    assert client(gpus, code) < 0.1
+    fastest = """
+def took():
+    start = time.monotonic()
+    n.nvmlDeviceGetPowerUsage(gpu(0))
+    return time.monotonic() - start
+answer(min(took() for _ in range(5)))
+"""
+    assert client(gpus, fastest) < 0.1
 
 
 def test_the_counter_sticks_jumps_and_goes_back(gpus: Simulation) -> None:
