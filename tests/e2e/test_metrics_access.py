@@ -33,6 +33,8 @@ PASSWORD = "a good password"  # noqa: S105 - it opens nothing
 TLS = "tls_server_config:\n  cert_file: server.pem\n  key_file: server.key\n"
 REQUIRE = "  client_auth_type: RequireAndVerifyClientCert\n  client_ca_file: ca.pem\n"
 JOBS = ("plain", "tls", "certificate", "password", "wrong-password", "other-ca")
+NO_PASSWORD = ("tls", "certificate", "password", "wrong-password")
+"""Who is served where nobody asks for one."""
 
 SLOW, GUESSES_PER_S, GREEDY, CROWD_S = 200, 50, 50, 12
 HOOK_BOUND_S = 0.1
@@ -147,10 +149,11 @@ def _door(folder: Path) -> Iterator[Door]:
 
 
 def test_tls(door: Door) -> None:
-    door.wait_served("tls", "certificate", "password", "wrong-password")  # nobody asks for a password here
+    door.wait_served(*NO_PASSWORD)
 
 
 def test_a_rotated_certificate_costs_no_scrape(door: Door) -> None:
+    door.wait_served(*NO_PASSWORD)
     before = time.monotonic()
     for end in ("key", "pem"):
         shutil.copy(door.folder / f"server2.{end}", door.folder / f"new.{end}")
