@@ -241,8 +241,8 @@ class Terminal:
         self.text = ""
         self.pid, self._terminal = pty.fork()
         if self.pid == 0:
+            fcntl.ioctl(0, termios.TIOCSWINSZ, struct.pack("HHHH", 60, 200, 0, 0))
             os.execve(command[0], command, env)  # noqa: S606
-        fcntl.ioctl(self._terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 60, 200, 0, 0))
 
     def read_until(self, pattern: str) -> "re.Match[str]":
         until = time.monotonic() + PATIENCE_S

@@ -3,7 +3,7 @@
 import json
 import time
 from collections.abc import Iterator
-from datetime import date
+from datetime import date, timedelta
 from typing import Any
 
 import pytest
@@ -33,9 +33,9 @@ def energies(answer: dict[str, Any]) -> dict[tuple[str | None, str | None], floa
 
 
 def test_the_cluster_is_the_sum_of_its_ledgers(cluster: Lab) -> None:
-    assert cluster.prometheus is not None
-    wait_until(lambda: "down" not in cluster.prometheus.targets().values(), 10, "all are scraped", note=False)  # type: ignore[union-attr]
-    time.sleep(1.5)  # a scrape of each without a job
+    prometheus = cluster.prometheus
+    assert prometheus is not None
+    wait_until(lambda: set(prometheus.targets().values()) == {"up"}, 10, "all are scraped", note=False)
     for node in cluster.nodes.values():
         for minor, (account, partition, seconds) in enumerate(JOBS):
             more = {} if account is None else {"JOB_ACCOUNT": account}
@@ -44,16 +44,20 @@ def test_the_cluster_is_the_sum_of_its_ledgers(cluster: Lab) -> None:
             time.sleep(seconds)
             assert post(node, "epilog", minor + 1, str(minor), JOB_PARTITION=partition, **more) == "applied"
             node.simulation.load(minor, 0)
-    time.sleep(2.5)  # a scrape after the last
     by = ("--by", "account,partition")
     nodes = [report(node, *by, "--state-dir", str(node.files.state_dir)) for node in cluster.nodes.values()]
-    whole = report(cluster.node(1), *by, "--prometheus", cluster.prometheus.url)
     told = {key: sum(energies(answer)[key] for answer in nodes) for key in energies(nodes[0])}
     assert set(told) == {("ml", "gpu"), ("ml", "debug"), ("bio", "gpu"), (None, "gpu")}
     assert min(told.values()) > 50
-    assert energies(whole) == pytest.approx(told, rel=0.01)
+
+    def whole() -> dict[str, Any]:
+        return report(cluster.node(1), *by, "--prometheus", prometheus.url)
+
+    expected = pytest.approx(told, rel=0.01)
+    wait_until(lambda: energies(whole()) == expected, 5, f"Prometheus sums {told}", note=False)
     assert [sum(row["jobs"] for row in answer["rows"]) for answer in nodes] == [len(JOBS)] * 2
-    assert whole["idle"]["energy_j"] > 0
-    days = report(cluster.node(1), "--by", "day", "--prometheus", cluster.prometheus.url)["rows"]
-    assert date.fromisoformat(days[-1]["day"]) <= date.today()  # noqa: DTZ011 - the days are local
+    assert whole()["idle"]["energy_j"] > 0
+    days = report(cluster.node(1), "--by", "day", "--prometheus", prometheus.url)["rows"]
+    today = date.today()  # noqa: DTZ011 - the days are local
+    assert date.fromisoformat(days[-1]["day"]) in {today, today - timedelta(days=1)}
     assert sum(day["energy_j"] for day in days) == pytest.approx(sum(told.values()), rel=0.01)

@@ -84,10 +84,12 @@ def watch(nodes: Sequence[Node], until_at: float) -> dict[str, list[Seen]]:
 
 def check_edge(what: str, seen: Sequence[Seen], edge_at: float, before: list[float], after: list[float]) -> None:
     """At the edge all limits moved, not before it, and how late."""
-    begun = next(i for i, s in enumerate(seen) if s.at > edge_at - 2 and s.limits_w != before)
+    begun = next((i for i, s in enumerate(seen) if s.at > edge_at - 2 and s.limits_w != before), None)
+    assert begun, f"{what}: nothing moved from {before} in {seen}"
     assert seen[begun - 1].limits_w == before
     assert seen[begun].at >= edge_at, f"{what}: {edge_at - seen[begun].at:.3f} s too early"
-    done = next(s for s in seen[begun:] if s.limits_w == after)
+    done = next((s for s in seen[begun:] if s.limits_w == after), None)
+    assert done, f"{what}: {after} was not reached in {seen}"
     record(what, done.at - edge_at, LATE_BOUND_S)
 
 
@@ -97,7 +99,9 @@ def explained(node: Node, job: int) -> dict[str, Any]:
 
 
 def words(at: float) -> str:
-    return f"{datetime.fromtimestamp(at, ZoneInfo(ZONE)):%H:%M} CET"
+    """A full minute as one reads it in the minute before: with its day where that minute is of the day before."""
+    last, moment = (datetime.fromtimestamp(one, ZoneInfo(ZONE)) for one in (at - 1, at))
+    return moment.strftime("%H:%M %Z" if last.date() == moment.date() else "%Y-%m-%d %H:%M %Z")
 
 
 def check_told(node: Node, job: int, edge_at: int) -> None:
@@ -125,7 +129,7 @@ def test_an_edge_moves_running_jobs_and_idle_gpus_and_moves_them_back(time_lab: 
     wait_until(lambda: [capped(node) for node in nodes] == [FREE, FREE], 15, "jobs run", note=False)
     first, second = nodes
     debug = report(second, jobs["node2", "debug"])["gpus"][0]["gpu"]
-    edge = int((time.time() + 12) // 60 + 1) * 60
+    edge = int((time.time() + 30) // 60 + 1) * 60
     time.sleep(max(0.0, edge - 59 - time.time()))  # so that what closes at the edge is open
     again = ceiling("again", edge + 60, 420, ramp_of("node1", lead_s=60 - ON_AGAIN_S))
     first.write_policy(f"{RULES}ceilings:\n{ceiling('now', edge - 60, 420)}{again}")

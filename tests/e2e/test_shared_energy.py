@@ -95,11 +95,13 @@ def test_holders_whose_use_nobody_knows_are_billed_alike(shards: Lab) -> None:
         _process_of(shards, job)
     uuid = node.simulation.gpu(0).uuid
     node.simulation.load(0, 0.9)
+    start = time.monotonic()
     before, _ = _accounted_anew(node, uuid)
     after, _ = _accounted_anew(node, uuid)
+    took_s = time.monotonic() - start
     gained = [after[job] - before[job] for job in (first, second)]
     assert gained[0] > 0
-    assert abs(gained[0] - gained[1]) <= 10  # a millijoule each tick
+    assert abs(gained[0] - gained[1]) <= 10 + took_s / TICK_S  # a millijoule each tick
     assert "even" in node.agent.get(f"/v1/jobs/{first}")["gpus"][0]["basis"]
 
 
@@ -117,9 +119,11 @@ def test_seven_jobs_on_mig_instances_sum_to_their_gpu(one_agent: Lab) -> None:
         assert len(node.agent.get("/v1/status")["gpus"][0]["holders"]) == 7
         counted_before = node.simulation.gpu(0).counter_mj
         node.simulation.load(0, 0.8)
+        start = time.monotonic()
         node.simulation.set_clock("real")
         time.sleep(2)
         node.simulation.set_clock("manual")
+        took_s = time.monotonic() - start
         gained = node.simulation.gpu(0).counter_mj - counted_before
         for job, instance in enumerate(gpu.mig, start=1):
             _post(node, "epilog", job, instance.uuid)
@@ -127,7 +131,7 @@ def test_seven_jobs_on_mig_instances_sum_to_their_gpu(one_agent: Lab) -> None:
         billed = [sum(books.of_job(job).values()) for job in range(1, 8)]
         assert gained > 500_000
         assert sum(billed) == gained
-        assert max(billed) - min(billed) <= 2 * 2 / TICK_S  # one millijoule for each tick
+        assert max(billed) - min(billed) <= 2 * took_s / TICK_S  # one millijoule for each tick
         assert not any(books.unattributed.values())
         assert "slices" in node.agent.get("/v1/jobs/1")["gpus"][0]["basis"]  # and "sole": it was there first
     finally:

@@ -70,22 +70,33 @@ def test_hooks_are_answered_on_sockets_that_were_given(held: Held) -> None:
     assert held.node.agent.read_socket.stat().st_mode & 0o777 == 0o666
 
 
-@pytest.mark.parametrize("end", ["kill", "stop"])
-def test_a_hook_during_a_restart_is_answered_by_the_next_agent(held: Held, end: str) -> None:
-    assert finish([held.hook("prolog", 1, "0")]) == [(0, "")]
+def answered_over_a_restart(held: Held, end: str, first: int) -> bool:
+    """Three jobs begin while no agent is there; whether the next one was in time to answer them all."""
     getattr(held.agent, end)()
     start = time.monotonic()
-    hooks = [held.hook("prolog", job, str(job - 1)) for job in (2, 3, 4)]
+    hooks = [held.hook("prolog", first + number, str(number + 1)) for number in range(3)]
     time.sleep(0.1)
     assert [hook.poll() for hook in hooks] == [None] * 3  # they wait
     held.agent.start()
     answers = finish(hooks)
     record("a Prolog over a restart of the agent", time.monotonic() - start, HOOK_BOUND_S["prolog"])
-    if answers == [(0, "")] * 3:  # not on a machine so slow that the agent takes longer than a Prolog's patience
+    in_time = answers == [(0, "")] * 3
+    if in_time:
         assert held.node.spooled() == []
         assert limits(held.node) == {0: 300, 1: 300, 2: 300, 3: 300}
     wait_limit(held.node, 3, 300, 2, "the caps of jobs that came meanwhile")
-    assert held.running() == {1: [0], 2: [1], 3: [2], 4: [3]}
+    jobs = {1: [0], first: [1], first + 1: [2], first + 2: [3]}
+    wait_until(lambda: held.running() == jobs, 2, "jobs that came meanwhile", note=False)
+    return in_time
+
+
+@pytest.mark.parametrize("end", ["kill", "stop"])
+def test_a_hook_during_a_restart_is_answered_by_the_next_agent(held: Held, end: str) -> None:
+    assert finish([held.hook("prolog", 1, "0")]) == [(0, "")]
+    if not answered_over_a_restart(held, end, 2):  # a loaded machine may take longer than a Prolog's patience, once
+        for job in (2, 3, 4):
+            assert post(held.node, "epilog", job, str(job - 1)) == "applied"
+        assert answered_over_a_restart(held, end, 5)
 
 
 def test_nothing_is_lost_where_the_agent_stays_away(held: Held) -> None:

@@ -57,7 +57,7 @@ def lines(lab: Lab, job: int) -> list[str]:
 
 def test_the_last_line_says_what_the_job_used(told: Lab) -> None:
     node = told.node(1)
-    steps = "echo begun; srun -n2 --overlap true; sleep 1.5; echo ended"
+    steps = "echo begun; srun -n2 --overlap true; sleep 5; echo ended"
     job = told.sbatch(steps, "-n2", "--gres=gpu:2")
     assert told.wait_done(job) == "COMPLETED"
     said = [line for line in lines(told, job) if not line.startswith("after")]
@@ -80,7 +80,7 @@ def test_the_line_has_the_jobs_last_seconds_whatever_the_interval(told: Lab) -> 
     often = node.settings
     node.write_settings({**often, "interval": "60s"})
     node.agent.restart()
-    job = told.sbatch("sleep 2", "--gres=gpu:1")
+    job = told.sbatch("sleep 5", "--gres=gpu:1")
     assert told.wait_done(job) == "COMPLETED"
     node.write_settings(often)
     node.agent.restart()
