@@ -9,7 +9,7 @@ from tests.asking_node import UID, AskingNode
 
 from wattkeeper.config.policy import parse_policies
 from wattkeeper.core.policy import Policy
-from wattkeeper.protocols import Looked, LookupProblem
+from wattkeeper.protocols import Change, Looked, LookupProblem
 from wattkeeper.slurm.hook_event import EventKind
 
 PLAIN = "version: 1\ncaps: [{name: all, cap: 500W}]\n"
@@ -67,6 +67,24 @@ def test_an_answer_in_time_is_the_first_cap(node: AskingNode) -> None:
     node.prolog(1, "0", waits=True)
     assert node.limit_w(0) == 600
     assert [mw for _, mw in node.node.gpus.writes] == [600_000]
+
+
+def test_an_answer_that_comes_while_its_job_is_written_down_is_not_asked_for_again(
+    node: AskingNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ledger = node.node.parts.ledger
+    commit = ledger.commit
+
+    async def slowly(change: Change) -> bool:
+        node.slurm.tell(1)
+        for _ in range(20):
+            await asyncio.sleep(0)
+        return await commit(change)
+
+    monkeypatch.setattr(ledger, "commit", slowly)
+    node.prolog(1, "0")
+    assert node.slurm.asked == [1]
+    assert node.limit_w(0) == 600
 
 
 def test_the_answer_for_a_job_that_ended_meanwhile_changes_nothing(node: AskingNode) -> None:

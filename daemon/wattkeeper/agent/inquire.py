@@ -89,6 +89,10 @@ class Inquirer:
             self._keep(self._ask_late(job))
 
     async def _ask_late(self, job: JobFacts) -> None:
+        async with self._deciding:  # what was answered while the job was decided on comes first
+            known = self._state.jobs.get(job.key)
+        if known is None or not missing(known.facts, self._state.policy):
+            return
         await self._open_now()
         found = await self.complete(job, 0.0)
         if found != job:
