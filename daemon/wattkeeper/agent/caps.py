@@ -12,12 +12,18 @@ def cap_of(state: State, job: Job, uuid: GpuUuid) -> CapView:
     last = job.last_view.caps.get(uuid) if job.last_view is not None else None
     if job.ended_at is not None:
         observed = last.observed if last is not None else decision.observe
-        trouble = last.trouble if last is not None else None
     else:
         observed = gpu.target.observe if gpu.target is not None else decision.observe
-        trouble = _trouble(gpu)
-    is_set = decided_mw is None or observed or set_mw == decided_mw
-    return CapView(decided_mw, set_mw, observed, None if is_set else trouble)
+    trouble = None
+    if not (decided_mw is None or observed or set_mw == decided_mw):
+        if job.ended_at is None:
+            trouble = _trouble(gpu)
+        elif last is not None:
+            trouble = last.trouble
+    cap = decided_mw, set_mw, observed, trouble
+    if last is not None and cap == (last.decided_mw, last.set_mw, last.observed, last.trouble):
+        return last  # at every tick of most jobs' lives: what is the same need not be made
+    return CapView(*cap)
 
 
 def _trouble(gpu: Gpu) -> str:
