@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Sequence
+from statistics import median
 
 from tests.bench.node import GPUS, BenchNode, Job, progress
 from tests.bench.peers.beside import BareReader, NodeExporter
@@ -16,7 +17,10 @@ ACTUATOR_BOUND_MIB = 20.0
 SCRAPES = 200
 PEER_SCRAPES = 50
 SCRAPE_BOUND_MS = 5.0
-TICKS_S, INTERVAL_S = 20.0, 1.0
+TICKS_S, INTERVAL_S = 10.0, 1.0
+TICK_WINDOWS = 3
+"""Of so many windows of ``TICKS_S`` the median one counts: what a neighbour on the host does is not the agent's."""
+
 TICK_BOUND_MS = 2.0
 ABSENT = "prometheus-node-exporter is not installed"
 
@@ -73,24 +77,26 @@ def measure_quiet(node: BenchNode, others: Sequence[BenchNode], exporter: NodeEx
 
 def measure_ticks(node: BenchNode) -> Row:
     """CPU time of a tick, when nobody scrapes; with a driver that takes its time also what the bare calls cost."""
-    progress(f"{node.profile}: {TICKS_S:g} s of ticks")
+    progress(f"{node.profile}: {TICK_WINDOWS} times {TICKS_S:g} s of ticks")
     reader = BareReader(node.files.root, node.simulation)
     try:
         time.sleep(2)
-        agent_ms, bare_ms = _per_second_ms([Usage(node.agent.pid), reader.usage], TICKS_S)
+        usages = [Usage(node.agent.pid), reader.usage]
+        windows = [_per_second_ms(usages, TICKS_S) for _ in range(TICK_WINDOWS)]
         memory = Usage(node.agent.pid).rss_mib()
     finally:
         reader.close()
-    figure = Figure("CPU", agent_ms, "ms", TICK_BOUND_MS)
+    what, own_ms = "CPU", [agent_ms for agent_ms, _ in windows]
     if node.profile != "none":  # a client that waits for the driver is charged for being put to sleep and woken
-        figure = Figure("CPU beyond the driver's calls", agent_ms - bare_ms, "ms", TICK_BOUND_MS)
+        what, own_ms = "CPU beyond the driver's calls", [agent_ms - bare_ms for agent_ms, bare_ms in windows]
+    each, bare_ms = ", ".join(f"{ms:.2f}" for ms in own_ms), median(bare_ms for _, bare_ms in windows)
     return Row(
         f"tick, {GPUS} GPUs, 64 jobs",
         node.profile,
-        (figure, Figure("RSS", memory, "MiB", RSS_BOUND_MIB)),
+        (Figure(what, median(own_ms), "ms", TICK_BOUND_MS), Figure("RSS", memory, "MiB", RSS_BOUND_MIB)),
         f"the same calls by a client that does nothing else: {bare_ms:.1f} ms",
-        f"{agent_ms:.1f} ms, mean of {TICKS_S / INTERVAL_S:.0f}, all that the agent does included; {GPUS} jobs run,"
-        f" {64 - GPUS} have ended and still show",
+        f"median of {each} ms, each the mean of {TICKS_S / INTERVAL_S:.0f} ticks, all that the agent does included;"
+        f" {GPUS} jobs run, {64 - GPUS} have ended and still show",
     )
 
 
