@@ -67,5 +67,6 @@ def test_a_csv_is_whole_in_any_encoding(report: list[str]) -> None:
 
 def test_an_error_that_cannot_be_told_is_still_one(report: list[str], tmp_path: Path) -> None:
     words = [*report[:-1], str(tmp_path / "none")]
-    assert run(words, "2>/dev/full").returncode == 1
+    for unbuffered in ("", "1"):
+        assert run(words, "2>/dev/full", PYTHONUNBUFFERED=unbuffered).returncode == 1
     assert run(words, "2>&-").returncode == 1

@@ -114,15 +114,23 @@ def main() -> None:
     except OSError as error:
         if error.filename != _OUTPUT:
             raise
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # at its exit Python tries once more
+        _give_up(1)
         if error.errno == errno.EPIPE:
             sys.exit(1)  # as click does: whoever closed the pipe knows
         _fail(f"{_OUTPUT}: cannot be written ({error.strerror}): make room, or send it elsewhere")
 
 
 def _fail(text: str) -> NoReturn:
-    click.echo(f"wattkeeper: {text}", err=True)
+    try:
+        click.echo(f"wattkeeper: {text}", err=True)
+    except OSError:
+        _give_up(2)
     sys.exit(1)
+
+
+def _give_up(stream: int) -> None:
+    """Where the system takes no more: at its exit Python tries once more, and would end with 120."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream)
 
 
 class _Output(io.FileIO):
