@@ -47,7 +47,7 @@ def assert_names_every_mistake(text: str, path: str) -> None:
 
 def test_check_names_every_mistake_with_its_line(node: Node) -> None:
     path = node.write_policy(BAD)
-    done = node.wattkeeper("check", "--config", str(node.files.settings), check=False)
+    done = node.wattkeeper("check", check=False)
     assert done.returncode == 1
     assert_names_every_mistake(done.stdout + done.stderr, str(path))
     node.write_policy(POLICY)

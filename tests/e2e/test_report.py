@@ -45,7 +45,7 @@ def test_the_cluster_is_the_sum_of_its_ledgers(cluster: Lab) -> None:
             assert post(node, "epilog", minor + 1, str(minor), JOB_PARTITION=partition, **more) == "applied"
             node.simulation.load(minor, 0)
     by = ("--by", "account,partition")
-    nodes = [report(node, *by, "--state-dir", str(node.files.state_dir)) for node in cluster.nodes.values()]
+    nodes = [report(node, *by) for node in cluster.nodes.values()]
     told = {key: sum(energies(answer)[key] for answer in nodes) for key in energies(nodes[0])}
     assert set(told) == {("ml", "gpu"), ("ml", "debug"), ("bio", "gpu"), (None, "gpu")}
     assert min(told.values()) > 50

@@ -136,8 +136,8 @@ def agent_settings(files: Files, node: NodeFiles, spec: NodeSpec, metrics_port: 
 
 
 def node_command(node: NodeFiles, simulated: dict[str, str]) -> str:
-    """`wattkeeper` with the node's simulated GPUs, for a shell and for the hooks."""
-    exports = {**simulated, "WATTKEEPER_RUN_DIR": str(node.run_dir)}
+    """`wattkeeper` with the node's simulated GPUs and settings, for a shell and for the hooks."""
+    exports = {**simulated, "WATTKEEPER_CONFIG": str(node.settings), "WATTKEEPER_RUN_DIR": str(node.run_dir)}
     lines = "".join(f"export {key}={shlex.quote(value)}\n" for key, value in exports.items())
     return f'#!/bin/sh\n{lines}exec {shlex.quote(wattkeeper())} "$@"\n'
 

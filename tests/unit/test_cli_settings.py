@@ -18,6 +18,7 @@ def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr("wattkeeper.config.settings.DEFAULT_PATH", path)
     monkeypatch.setattr("wattkeeper.cli.client.DEFAULT_RUN_DIR", tmp_path / "run")
     monkeypatch.delenv("WATTKEEPER_RUN_DIR", raising=False)
+    monkeypatch.delenv("WATTKEEPER_CONFIG", raising=False)
     return path
 
 
@@ -74,3 +75,28 @@ def test_a_node_without_settings_has_the_defaults(settings: Path) -> None:
     result = run("status")
     assert result.stderr == ""
     assert str(result.exception).startswith("/run/wattkeeper/read.sock: ")
+
+
+def test_the_environment_can_name_other_settings(
+    settings: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings.write_text(UNKNOWN)
+    other = tmp_path / "other.yaml"
+    other.write_text(f"state_dir: {tmp_path}/ledger\nrun_dir: {tmp_path}/elsewhere\npolicies: {tmp_path}/policies\n")
+    (tmp_path / "policies").mkdir()
+    (tmp_path / "policies" / "all.yaml").write_text("version: 1\ncaps: [{name: all, cap: 321W}]\n")
+    monkeypatch.setenv("WATTKEEPER_CONFIG", str(other))
+    assert str(run("report").exception).startswith(f"{tmp_path}/ledger/state.db: there is no ledger")
+    assert str(run("status").exception).startswith(f"{tmp_path}/elsewhere/read.sock: no agent is listening")
+    assert f"{other}: fine: settings, mode enforce" in run("check").stdout
+    assert "321 W" in run("explain", "--user", "alice", "--gpu-model", "H100").stdout
+
+
+@pytest.mark.parametrize("words", [("report",), ("explain", "--gpu-model", "H100"), ("policy", "week"), ("restore",)])
+def test_settings_that_it_names_have_to_be_there(
+    settings: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...]
+) -> None:
+    monkeypatch.setenv("WATTKEEPER_CONFIG", str(tmp_path / "lost.yaml"))
+    error = run(*words).exception
+    assert isinstance(error, WattkeeperError)
+    assert str(error).startswith(f"{tmp_path}/lost.yaml: ")

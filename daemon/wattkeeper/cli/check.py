@@ -12,7 +12,7 @@ import click
 from wattkeeper.cli import HELP
 from wattkeeper.cli.moment import MomentType
 from wattkeeper.config.policy import POLICY_KEYS, load_policies
-from wattkeeper.config.settings import DEFAULT_PATH, SETTINGS_KEYS, load_settings
+from wattkeeper.config.settings import DEFAULT_PATH, SETTINGS_KEYS, load_settings, settings_file
 from wattkeeper.config.web import WEB_KEYS, WebConfig, parse_web
 from wattkeeper.config.yaml_lines import Table, parse, read_text
 from wattkeeper.core.policy import Policy
@@ -114,7 +114,7 @@ def check(
     reports = (
         [_check_file(file, models=models) for file in dict.fromkeys(files)]
         if files
-        else _check_installed(config or DEFAULT_PATH, models=models)
+        else _check_installed(settings_file(config) or DEFAULT_PATH, models=models)
     )
     click.echo(_as_json(reports) if as_json else _as_text(reports))
     doubtful = strict_warnings and any(report.problems for report in reports)

@@ -136,12 +136,14 @@ def installed_settings() -> "Settings":
 
     Raises SettingsError for a file with mistakes in it, or one that others can change: its paths are not believed.
     """
-    from wattkeeper.config.settings import DEFAULT_PATH, Settings, load_settings  # YAML is slow to import
+    # Here, because YAML is slow to import.
+    from wattkeeper.config.settings import DEFAULT_PATH, Settings, load_settings, settings_file
 
-    if not os.access(DEFAULT_PATH, os.R_OK) and not DEFAULT_PATH.is_symlink():
+    path = settings_file()
+    if path is None or (path == DEFAULT_PATH and not os.access(path, os.R_OK) and not path.is_symlink()):
         return Settings()
     try:
-        return load_settings(DEFAULT_PATH)
+        return load_settings(path)
     except ConfigError as error:
         first, *others = error.problems
         more = f" (and {len(others)} more)" if others else ""

@@ -41,18 +41,16 @@ def epilog() -> None:
 
 
 @hook.command("give-back")
-@click.option(
-    "--config", type=click.Path(path_type=Path), envvar="WATTKEEPER_CONFIG", help="The settings [/etc/wattkeeper/…]."
-)
+@click.option("--config", type=click.Path(path_type=Path), help="The settings [/etc/wattkeeper/…].")
 def give_back(config: Path | None) -> None:
     """Set the ended job's GPUs back to their baseline where no agent runs."""
     from dataclasses import replace
 
     from wattkeeper.agent.offline import give_back as without_agent
-    from wattkeeper.config.settings import DEFAULT_PATH, Settings, load_settings
+    from wattkeeper.config.settings import Settings, load_settings, settings_file
 
-    path = config or DEFAULT_PATH
-    settings = load_settings(path) if config or path.exists() else Settings()
+    path = settings_file(config)
+    settings = load_settings(path) if path else Settings()
     place = os.environ.get("WATTKEEPER_RUN_DIR")
     done = without_agent(replace(settings, run_dir=Path(place)) if place else settings, os.environ)
     sys.exit(1 if any(one.failed for one in done) else 0)

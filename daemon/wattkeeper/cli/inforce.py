@@ -5,7 +5,7 @@ from pathlib import Path
 
 from wattkeeper.cli.moment import unix
 from wattkeeper.config.policy import load_policies
-from wattkeeper.config.settings import DEFAULT_PATH, Settings, load_settings
+from wattkeeper.config.settings import DEFAULT_PATH, Settings, load_settings, settings_file
 from wattkeeper.core.policy import Policy
 from wattkeeper.errors import WattkeeperError
 from wattkeeper.model import Conditions
@@ -20,9 +20,10 @@ def policy_and_settings(policy: Path | None, config: Path | None) -> tuple[Polic
 
     Raises WattkeeperError where neither is named and none is installed, or one of them cannot be used.
     """
-    if not policy and not config and not DEFAULT_PATH.exists():
+    path = settings_file(config)
+    if not policy and path is None:
         raise WattkeeperError(f"which policy? There is no {DEFAULT_PATH} here: name one with --policy or --config")
-    found = load_settings(config or DEFAULT_PATH, TO_READ) if config or (policy is None) else Settings()
+    found = load_settings(path, TO_READ) if path and (config or policy is None) else Settings()
     rules, _ = load_policies(policy or found.policies, TO_READ)
     return rules, found
 

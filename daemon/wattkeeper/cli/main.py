@@ -97,7 +97,8 @@ def cli() -> None:
 
     On each GPU node an agent gives a job's GPUs the power limit that the site's policy says, before the job's first
     process runs, and puts them back when the job ends. These commands look at that agent, steer it, and test policy
-    without one. WATTKEEPER_RUN_DIR says where its sockets are, if not in /run/wattkeeper.
+    without one. WATTKEEPER_CONFIG names its settings, if they are not /etc/wattkeeper/wattkeeper.yaml;
+    WATTKEEPER_RUN_DIR says where its sockets are, over their run_dir.
     """
 
 

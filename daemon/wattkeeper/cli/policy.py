@@ -107,14 +107,14 @@ def week(files: tuple[Path, ...], first: datetime | None, config: Path | None, a
 def _load(files: tuple[Path, ...], config: Path | None) -> "tuple[Policy, Settings]":
     """The policy, and the settings: their defaults where files are named and nothing is installed."""
     from wattkeeper.config.policy import load_policies, parse_policies, policy_files
-    from wattkeeper.config.settings import DEFAULT_PATH, Settings, load_settings
+    from wattkeeper.config.settings import DEFAULT_PATH, Settings, load_settings, settings_file
     from wattkeeper.config.yaml_lines import read_text
     from wattkeeper.system.trust import TO_READ
 
-    installed = config is not None or DEFAULT_PATH.exists()
-    if not files and not installed:
+    path = settings_file(config)
+    if not files and path is None:
         raise WattkeeperError(f"which policy? There is no {DEFAULT_PATH} here: name a FILE, or settings with --config")
-    settings = load_settings(config or DEFAULT_PATH, TO_READ) if installed else Settings()
+    settings = load_settings(path, TO_READ) if path else Settings()
     if not files:
         return load_policies(settings.policies, TO_READ)[0], settings
     paths = [path for file in files for path in policy_files(file, TO_READ)]

@@ -23,6 +23,7 @@ SIGTERM ends it; what becomes of the limits then is the setting on_stop.""",
     "--config",
     type=click.Path(path_type=Path),
     default=Path("/etc/wattkeeper/wattkeeper.yaml"),
+    envvar="WATTKEEPER_CONFIG",
     show_default=True,
     help="The settings.",
 )

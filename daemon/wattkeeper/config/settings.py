@@ -1,5 +1,6 @@
 """The agent's settings, ``/etc/wattkeeper/wattkeeper.yaml``: YAML in, ``Settings`` out, or every problem at once."""
 
+import os
 from dataclasses import dataclass
 from datetime import tzinfo
 from pathlib import Path
@@ -121,6 +122,17 @@ class Settings:
 
 
 _DEFAULTS = Settings()
+
+
+def settings_file(config: Path | None = None) -> Path | None:
+    """The settings to go by: those named, else ``WATTKEEPER_CONFIG``'s, else the installed ones; None: there are none.
+
+    Only the installed ones may be missing: a file that somebody named is to be read, or its reader told why not.
+    """
+    named = config or os.environ.get("WATTKEEPER_CONFIG")
+    if named:
+        return Path(named)
+    return DEFAULT_PATH if os.path.lexists(DEFAULT_PATH) else None
 
 
 def load_settings(path: Path, trust: Trust = OURS) -> Settings:
