@@ -89,8 +89,8 @@ today, and each day of Prometheus', goes by this machine's zone, or by TZ where 
               used while nobody can say who held it, such as through an outage of the agent
 
 \b
-The lines add up to what the GPUs' counters gained: the total is theirs. (none): Slurm set no account, or partition; as
-such it is selected: --account '(none)'.
+The lines add up to what the GPUs' counters gained: the total is theirs, as it was when a job last came or went, or at
+most 10 s ago. (none): Slurm set no account, or partition; as such it is selected: --account '(none)'.
 Without --prometheus this is one node, from its own ledger, which only root may read: it has every user's jobs.
 With it, it is every node that Prometheus scrapes, of one cluster where there are several (--cluster), by account,
 partition and day; Prometheus knows no users and no jobs, and nothing of what it did not scrape. To bill by, take the

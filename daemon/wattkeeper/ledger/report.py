@@ -215,7 +215,9 @@ def _amounts(db: sqlite3.Connection, question: Question) -> Iterator[Part]:
 def _known_days(db: sqlite3.Connection) -> str:
     days = "SELECT day FROM days UNION ALL SELECT day FROM gpu_days"
     first, last = db.execute(f"SELECT MIN(day), MAX(day) FROM ({days})").fetchone()  # noqa: S608
-    return f"this ledger knows {first} to {last}" if first else "this ledger is still empty: has the agent run?"
+    if not first:
+        return "this ledger is still empty: has the agent run for 10 s?"
+    return f"this ledger knows {first} to {last}"
 
 
 @contextmanager
