@@ -127,12 +127,10 @@ def test_the_queue_is_short_and_one_address_gets_a_part_of_it() -> None:
         assert passwords.checks == MOST_WAITING_OF_ONE
         others = asyncio.gather(*(passwords.right(users, "alice", b"w", f"10.0.1.{at}") for at in range(3)))
         more = asyncio.gather(*(passwords.right(users, "alice", b"x%d" % at, f"10.0.2.{at}") for at in range(40)))
-        start = time.monotonic()
         found = [*await asked, *await others, *await more]
         assert passwords.checks == MOST_WAITING
         assert found.count(None) == 83 - MOST_WAITING - 2  # three asked the same: that is one check
         assert found.count(False) == MOST_WAITING + 2
-        assert time.monotonic() - start < 10
         assert sum(thread.name.startswith("password") for thread in threading.enumerate()) == 1
         assert not passwords._running
         assert not passwords._of_client
