@@ -29,6 +29,13 @@ def config(path: Path, users: dict[str, str]) -> Path:
 
 
 @pytest.fixture
+def passwords() -> Iterator[Passwords]:
+    found = Passwords()
+    yield found
+    found.close()
+
+
+@pytest.fixture
 def file(tmp_path: Path) -> Path:
     return config(tmp_path / "web.yaml", USERS)
 
@@ -93,34 +100,31 @@ def right(passwords: Passwords, user: str, password: str, users: dict[str, str] 
     return asyncio.run(passwords.right(users, user, password.encode(), "10.0.0.1"))
 
 
-def test_an_unknown_user_costs_what_a_known_one_does() -> None:
+def test_an_unknown_user_costs_what_a_known_one_does(passwords: Passwords) -> None:
     users = {"alice": hashed("a", 11), "bob": hashed("b", 11)}
-    passwords = Passwords()
 
     def took_s(user: str) -> float:
-        start = time.monotonic()
+        """CPU time of all threads: the one that checks is nice, and waits for others on a loaded machine."""
+        start = time.process_time()
         assert right(passwords, user, "wrong", users) is False
-        return time.monotonic() - start
+        return time.process_time() - start
 
     known, unknown = (min(took_s(user) for _ in range(3)) for user in ("alice", "mallory"))
     assert passwords.checks == 6
     assert 1 / 3 < unknown / known < 3
-    passwords.close()
 
 
-def test_the_decoy_of_a_name_is_always_the_same_and_costs_what_some_user_does() -> None:
+def test_the_decoy_of_a_name_is_always_the_same_and_costs_what_some_user_does(passwords: Passwords) -> None:
     users = {"alice": hashed("a", 4), "bob": hashed("b", 5)}
-    passwords = Passwords()
     decoys = {name: passwords._decoy(users, name) for name in map(str, range(50))}
     assert {decoy[:7] for decoy in decoys.values()} == {"$2b$04$", "$2b$05$"}
     assert all(passwords._decoy(users, name) == decoy for name, decoy in decoys.items())
 
 
-def test_the_queue_is_short_and_one_address_gets_a_part_of_it() -> None:
+def test_the_queue_is_short_and_one_address_gets_a_part_of_it(passwords: Passwords) -> None:
     users = {"alice": hashed("a", 10)}
 
     async def crowd() -> None:
-        passwords = Passwords()
         one = [passwords.right(users, "alice", b"wrong%d" % at, "10.0.0.1") for at in range(40)]
         asked = asyncio.gather(*one)
         await asyncio.sleep(0)
@@ -134,13 +138,11 @@ def test_the_queue_is_short_and_one_address_gets_a_part_of_it() -> None:
         assert sum(thread.name.startswith("password") for thread in threading.enumerate()) == 1
         assert not passwords._running
         assert not passwords._of_client
-        passwords.close()
 
     asyncio.run(crowd())
 
 
-def test_no_password_stays_in_memory_where_it_was_right() -> None:
-    passwords = Passwords()
+def test_no_password_stays_in_memory_where_it_was_right(passwords: Passwords) -> None:
     assert right(passwords, "alice", "alice's") is True
     assert "alice's" not in repr(passwords.__dict__)
 
