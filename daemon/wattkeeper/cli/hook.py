@@ -47,10 +47,9 @@ def give_back(config: Path | None) -> None:
     from dataclasses import replace
 
     from wattkeeper.agent.offline import give_back as without_agent
-    from wattkeeper.config.settings import Settings, load_settings, settings_file
+    from wattkeeper.config.settings import settings_or_defaults
 
-    path = settings_file(config)
-    settings = load_settings(path) if path else Settings()
+    settings = settings_or_defaults(config)
     place = os.environ.get("WATTKEEPER_RUN_DIR")
     done = without_agent(replace(settings, run_dir=Path(place)) if place else settings, os.environ)
     sys.exit(1 if any(one.failed for one in done) else 0)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from wattkeeper.cli.moment import unix
 from wattkeeper.config.policy import load_policies
-from wattkeeper.config.settings import DEFAULT_PATH, Settings, load_settings, settings_file
+from wattkeeper.config.settings import DEFAULT_PATH, Settings, settings_file, settings_or_defaults
 from wattkeeper.core.policy import Policy
 from wattkeeper.errors import WattkeeperError
 from wattkeeper.model import Conditions
@@ -20,10 +20,9 @@ def policy_and_settings(policy: Path | None, config: Path | None) -> tuple[Polic
 
     Raises WattkeeperError where neither is named and none is installed, or one of them cannot be used.
     """
-    path = settings_file(config)
-    if not policy and path is None:
+    if not policy and settings_file(config) is None:
         raise WattkeeperError(f"which policy? There is no {DEFAULT_PATH} here: name one with --policy or --config")
-    found = load_settings(path, TO_READ) if path and (config or policy is None) else Settings()
+    found = Settings() if policy and not config else settings_or_defaults(config, TO_READ)
     rules, _ = load_policies(policy or found.policies, TO_READ)
     return rules, found
 

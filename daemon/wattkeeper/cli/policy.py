@@ -107,14 +107,13 @@ def week(files: tuple[Path, ...], first: datetime | None, config: Path | None, a
 def _load(files: tuple[Path, ...], config: Path | None) -> "tuple[Policy, Settings]":
     """The policy, and the settings: their defaults where files are named and nothing is installed."""
     from wattkeeper.config.policy import load_policies, parse_policies, policy_files
-    from wattkeeper.config.settings import DEFAULT_PATH, Settings, load_settings, settings_file
+    from wattkeeper.config.settings import DEFAULT_PATH, settings_file, settings_or_defaults
     from wattkeeper.config.yaml_lines import read_text
     from wattkeeper.system.trust import TO_READ
 
-    path = settings_file(config)
-    if not files and path is None:
+    if not files and settings_file(config) is None:
         raise WattkeeperError(f"which policy? There is no {DEFAULT_PATH} here: name a FILE, or settings with --config")
-    settings = load_settings(path, TO_READ) if path else Settings()
+    settings = settings_or_defaults(config, TO_READ)
     if not files:
         return load_policies(settings.policies, TO_READ)[0], settings
     paths = [path for file in files for path in policy_files(file, TO_READ)]

@@ -38,10 +38,9 @@ def restore(
     context: click.Context, gpus: tuple[int, ...], config: Path | None, as_json: bool, run_dir: Path | None
 ) -> None:
     """Set GPUs back to their baseline: the limit that was there before Wattkeeper, or that the settings declare."""
-    from wattkeeper.config.settings import Settings, load_settings, settings_file  # YAML is slow to import
+    from wattkeeper.config.settings import settings_or_defaults  # YAML is slow to import
 
-    path = settings_file(config)
-    settings = load_settings(path) if path else Settings()
+    settings = settings_or_defaults(config)
     place = run_dir or settings.run_dir
     try:
         print_gpus(order(AgentClient(place), "restore", gpus), as_json)

@@ -135,6 +135,12 @@ def settings_file(config: Path | None = None) -> Path | None:
     return DEFAULT_PATH if os.path.lexists(DEFAULT_PATH) else None
 
 
+def settings_or_defaults(config: Path | None = None, trust: Trust = OURS) -> Settings:
+    """What is in ``settings_file``, or the defaults where there is none. Raises as ``load_settings`` does."""
+    path = settings_file(config)
+    return load_settings(path, trust) if path else Settings()
+
+
 def load_settings(path: Path, trust: Trust = OURS) -> Settings:
     """The settings in a file. Raises ``ConfigError`` with every problem, or where it cannot be read or trusted.
 
