@@ -12,6 +12,18 @@ from tests.lab.waiting import PATIENCE
 
 ENDED = frozenset({"COMPLETED", "CANCELLED", "FAILED", "TIMEOUT", "NODE_FAIL", "PREEMPTED", "OUT_OF_MEMORY"})
 
+FROM_NODES = frozenset(
+    {
+        "MESSAGE_NODE_REGISTRATION_STATUS",
+        "MESSAGE_EPILOG_COMPLETE",
+        "REQUEST_COMPLETE_PROLOG",
+        "REQUEST_COMPLETE_BATCH_SCRIPT",
+        "REQUEST_STEP_COMPLETE",
+    }
+)
+"""What slurmd and its steps say by themselves, of the node and of its jobs."""
+UNASKED = FROM_NODES | {"REQUEST_STATS_INFO"}
+
 
 @dataclass(frozen=True)
 class Rpcs:
@@ -23,6 +35,15 @@ class Rpcs:
     def __sub__(self, earlier: "Rpcs") -> "Rpcs":
         """What came in between, without zeros."""
         return Rpcs(_difference(self.by_type, earlier.by_type), _difference(self.by_user, earlier.by_user))
+
+    @property
+    def asked(self) -> dict[str, int]:
+        """By type, without what a count cannot be sure of.
+
+        Nodes report whenever they come to it. slurmctld counts a message when it has answered it, perhaps a while
+        later: sdiag's own may be in its next count or in the one after.
+        """
+        return {name: count for name, count in self.by_type.items() if name not in UNASKED}
 
 
 def _difference(late: dict[str, int], early: dict[str, int]) -> dict[str, int]:
