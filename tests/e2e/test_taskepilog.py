@@ -7,6 +7,7 @@ import stat
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,7 +15,7 @@ from tests.e2e.agents import POLICY, TICK_S, let_ticks_pass, post, start_afresh
 from tests.e2e.test_other_users import NOBODY, seen_by_nobody
 from tests.e2e.walking import Gate, report
 from tests.lab import Lab, LabSpec, Node, NodeSpec, wait_until
-from tests.lab.config import user
+from tests.lab.config import patient, user
 from tests.lab.processes import run
 from tests.lab.spec import REPO
 from tests.lab.waiting import record
@@ -25,6 +26,8 @@ LINE = re.compile(
     r" \(GPUs? (?P<gpus>[\d,]+): (?:mean (?P<mean>\d+) W(?: each)?, )?held back by the cap \d+ % of the time\)"
 )
 ENDED = ".*CANCELLED AT.*"
+AS_SHIPPED = "as-shipped"
+"""A file in the lab's folder: where it is, the shipped file is called, and else one that waits longer."""
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +40,8 @@ def told() -> Iterator[Lab]:
         site = Path(folder) / "taskepilog"
         site.write_text(
             '#!/bin/sh\nset -eu\nexport WATTKEEPER_RUN_DIR="$WATTKEEPER_LAB/$SLURMD_NODENAME/run"\n'
-            f'echo "dropped by slurmstepd"\n{SNIPPET}\necho "after: $?" >&2\n'
+            f'echo "dropped by slurmstepd"\nsnippet={patient(SNIPPET, Path(folder))}\n'
+            f'[ ! -e "$WATTKEEPER_LAB/{AS_SHIPPED}" ] || snippet={SNIPPET}\n$snippet\necho "after: $?" >&2\n'
         )
         site.chmod(0o755)
         Path(folder).chmod(0o755)
@@ -55,6 +59,16 @@ def lines(lab: Lab, job: int) -> list[str]:
     return found[1:]
 
 
+def check_energy(found: re.Match[str], total: dict[str, Any], gpus: int, script_s: float) -> None:
+    """The line's energy is of all that the script took, and of no more than the agent had when the job had ended.
+
+    How much later that was is up to slurmstepd, slurmd and the Epilog.
+    """
+    number, unit = found["energy"].split()
+    energy_j = float(number) * (1000 if unit == "kJ" else 1)
+    assert 0.9 * gpus * script_s * total["mean_w"] <= energy_j <= 1.05 * total["energy_j"]  # the line's is rounded
+
+
 def test_the_last_line_says_what_the_job_used(told: Lab) -> None:
     node = told.node(1)
     steps = "echo begun; srun -n2 --overlap true; sleep 5; echo ended"
@@ -67,9 +81,7 @@ def test_the_last_line_says_what_the_job_used(told: Lab) -> None:
     assert found is not None, said
     assert (int(found["job"]), found["gpus"]) == (job, "0,1")
     told_by_agent = report(node, job)["total"]
-    number, unit = found["energy"].split()
-    energy_j = float(number) * (1000 if unit == "kJ" else 1)
-    assert energy_j == pytest.approx(told_by_agent["energy_j"], rel=0.25)
+    check_energy(found, told_by_agent, 2, 5)
     assert float(found["mean"]) == pytest.approx(told_by_agent["mean_w"], rel=0.1)
     line = node.wattkeeper("job", str(job), "--line").stdout
     assert LINE.fullmatch(line.rstrip("\n")), line
@@ -86,10 +98,7 @@ def test_the_line_has_the_jobs_last_seconds_whatever_the_interval(told: Lab) -> 
     node.agent.restart()
     found = LINE.fullmatch(lines(told, job)[0])
     assert found is not None
-    number, unit = found["energy"].split()
-    assert float(number) * (1000 if unit == "kJ" else 1) == pytest.approx(
-        report(node, job)["total"]["energy_j"], rel=0.2
-    )
+    check_energy(found, report(node, job)["total"], 1, 5)
 
 
 def test_the_line_is_of_the_jobs_own_error_output(told: Lab) -> None:
@@ -122,6 +131,7 @@ def test_nothing_is_said_in_steps_or_to_jobs_without_gpus(told: Lab) -> None:
 
 def test_a_job_ends_in_time_and_well_without_an_agent_and_with_a_hung_one(told: Lab) -> None:
     node = told.node(1)
+    (told.files.root / AS_SHIPPED).touch()
     for trouble in ("hung", "gone"):
         gate = Gate(told, trouble)
         job = told.sbatch(f"{gate.wait}; date +%s.%N", "--gres=gpu:1")
@@ -136,6 +146,7 @@ def test_a_job_ends_in_time_and_well_without_an_agent_and_with_a_hung_one(told: 
         assert len(lines(told, job)) == 2
         node.agent.resume() if trouble == "hung" else node.agent.start()
         assert told.wait_done(job) == "COMPLETED"
+    (told.files.root / AS_SHIPPED).unlink()
 
 
 def test_a_task_of_an_array_goes_by_its_name(told: Lab) -> None:

@@ -109,13 +109,23 @@ def make_devices(node: NodeFiles, spec: NodeSpec) -> None:
         (node.devices / f"nvidia{minor}").symlink_to(target)
 
 
-def hook_wrapper(files: Files, shipped: str) -> str:
-    """Runs a shipped hook, unmodified, against the run_dir of the node it is on."""
+def hook_wrapper(files: Files, hook: Path) -> str:
+    """Runs a hook against the run_dir of the node it is on."""
     node = f"{files.root}/$SLURMD_NODENAME"
     return (
         f'#!/bin/sh\nexport WATTKEEPER_RUN_DIR="{node}/run" WATTKEEPER_COMMAND="{node}/wattkeeper"\n'
-        f"exec {shlex.quote(str(REPO / 'deploy' / 'slurm' / shipped))}\n"
+        f"exec {shlex.quote(str(hook))}\n"
     )
+
+
+def patient(snippet: Path, folder: Path) -> Path:
+    """A copy of the TaskProlog or TaskEpilog that waits for the agent 3 s and not 0.3: a loaded machine is slow."""
+    text = snippet.read_text()
+    assert text.count("--max-time 0.3 ") == 1
+    copy = folder / snippet.name
+    copy.write_text(text.replace("--max-time 0.3 ", "--max-time 3 "))
+    copy.chmod(0o755)
+    return copy
 
 
 def agent_settings(files: Files, node: NodeFiles, spec: NodeSpec, metrics_port: int) -> dict[str, Any]:

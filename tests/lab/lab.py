@@ -14,8 +14,8 @@ from tests.lab.keeper import members
 from tests.lab.node import Node
 from tests.lab.processes import Daemon, Keeper, LabError, environment, free_ports, missing_programs
 from tests.lab.prometheus import Prometheus
-from tests.lab.spec import Files, LabSpec
-from tests.lab.waiting import wait_until
+from tests.lab.spec import REPO, Files, LabSpec
+from tests.lab.waiting import PATIENCE, wait_until
 
 T = TypeVar("T")
 
@@ -58,9 +58,14 @@ class Lab(slurm.Client):
         (files.etc / "gres.conf").write_text(config.gres_conf(files, spec))
         (files.etc / "plugstack.conf").touch()
         (files.etc / "cgroup.conf").write_text("CgroupPlugin=cgroup/v1\nConstrainDevices=no\n")
-        hooks = {"prolog": "prolog.d/50-wattkeeper", "epilog": "epilog.d/50-wattkeeper", "taskprolog": "taskprolog.sh"}
-        for name, shipped in hooks.items():
-            self._script(files.hooks / name, config.hook_wrapper(files, shipped))
+        shipped = REPO / "deploy" / "slurm"
+        hooks = {
+            "prolog": shipped / "prolog.d" / "50-wattkeeper",
+            "epilog": shipped / "epilog.d" / "50-wattkeeper",
+            "taskprolog": config.patient(shipped / "taskprolog.sh", files.hooks),
+        }
+        for name, hook in hooks.items():
+            self._script(files.hooks / name, config.hook_wrapper(files, hook))
         self._script(files.nvml, config.nvml_command(files))
         self.nodes = {
             name: Node(name, node, files, port)
@@ -152,7 +157,7 @@ class Lab(slurm.Client):
         return str(self.files.nvml)
 
     def stop_slurmctld(self) -> None:
-        self.slurmctld.stop()
+        self.slurmctld.stop(PATIENCE * 5)  # it saves its state at the end
 
     def start_slurmctld(self) -> None:
         """Starts slurmctld from its saved state and waits until it answers."""
