@@ -62,5 +62,6 @@ class Record:
 def read_records(state_dir: Path) -> list[Record]:
     """Every end-of-job record of a node, in the order in which they were written."""
     files = sorted((state_dir / "records").glob("*.jsonl"))
-    lines = [json.loads(line) for path in files for line in path.read_text().splitlines()]
+    whole = [path.read_text().rpartition("\n")[0] for path in files]  # an agent may be writing the last line
+    lines = [json.loads(line) for text in whole for line in text.splitlines()]
     return [Record(**{field.name: line[field.name] for field in fields(Record)}) for line in lines]

@@ -19,7 +19,7 @@ def test_a_job_gets_the_power_it_asks_for_and_gives_it_back(quiet_lab: Lab) -> N
     gate.open()
     assert lab.wait_done(job) == "COMPLETED"
     wait_limits(node, *[BASELINE_W] * 4, what="a job's GPUs are back at their baseline after its Epilog")
-    assert report(node, job)["ended_at"] is not None
+    wait_until(lambda: report(node, job)["ended_at"], 2, "its end is told", note=False)
 
 
 def test_the_agent_dies_while_a_capped_job_runs(quiet_lab: Lab) -> None:

@@ -27,8 +27,12 @@ class Gate:
 
 
 def looks(text: str) -> list[dict[str, float]]:
-    """Every look at a node's GPUs in a job's output: the requested limit in watts by UUID."""
-    lines = [line for line in text.splitlines() if line.startswith('[{"index"')]
+    """Every look at a node's GPUs in a job's output: the requested limit in watts by UUID.
+
+    The last line of an output that is read while it grows may not be whole yet.
+    """
+    whole, _, _ = text.rpartition("\n")
+    lines = [line for line in whole.splitlines() if line.startswith('[{"index"')]
     return [{gpu["uuid"]: gpu["requested_w"] for gpu in json.loads(line)} for line in lines]
 
 
