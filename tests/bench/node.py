@@ -13,6 +13,7 @@ from tests.lab.agent import Agent
 from tests.lab.config import node_command, user
 from tests.lab.processes import LabError, environment, free_ports
 from tests.lab.spec import BASELINE_POLICY, REPO, NodeFiles
+from tests.lab.waiting import wait_until
 from wattkeeper.simulator import Profile, Simulation
 from wattkeeper.units import Milliwatts
 
@@ -99,6 +100,23 @@ class BenchNode:
 
     def post_s(self, event: str, job: Job) -> float:
         """Posts an event by a bare socket; the time until its answer. Raises LabError where a limit is not right."""
+        answer, took = self._post(event, job)
+        if b'"applied"' not in answer:
+            raise LabError(f"{event} of job {job.job_id}: {answer!r}")
+        self.check(event, job)
+        return took
+
+    def tell(self, event: str, job: Job) -> None:
+        """Posts an event, and waits for its limits where a busy machine takes longer than a hook waits."""
+        answer, _ = self._post(event, job)
+        if b"the driver is slow" in answer:
+            wait_until(lambda: self.right(event, job), 3, f"{event} of job {job.job_id} takes effect")
+        elif b'"applied"' not in answer:
+            raise LabError(f"{event} of job {job.job_id}: {answer!r}")
+        self.check(event, job)
+
+    def _post(self, event: str, job: Job) -> tuple[bytes, float]:
+        """The agent's answer, and how long it took."""
         body = b"".join(f"{key}={value}\0".encode() for key, value in job.environment.items())
         head = f"POST /v1/events/{event} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n"
         message = f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body
@@ -110,11 +128,7 @@ class BenchNode:
             answer = b""
             while data := client.recv(65536):
                 answer += data
-            took = time.monotonic() - start
-        if b'"applied"' not in answer:
-            raise LabError(f"{event} of job {job.job_id}: {answer!r}")
-        self.check(event, job)
-        return took
+            return answer, time.monotonic() - start
 
     def hook(self, event: str, job: Job, command: str | None = None) -> subprocess.Popen[bytes]:
         """Starts the shipped hook as slurmd does; ``command`` in place of this node's wattkeeper."""

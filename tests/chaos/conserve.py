@@ -15,6 +15,7 @@ from tests.chaos.books import Books, read_books, read_records
 from tests.chaos.kills import Deaths, Killer
 from tests.chaos.workload import Run, Workload
 from tests.lab.processes import Keeper
+from tests.lab.waiting import wait_until
 
 INTERVAL_S = 0.2
 
@@ -59,7 +60,7 @@ def short_jobs(seed: int, count: int) -> Outcome:
         workload = Workload(node, Random(seed), count)  # noqa: S311
 
         def tell(event: str, job: Job) -> bool:
-            node.post_s(event, job)
+            node.tell(event, job)
             return True
 
         while not workload.over:
@@ -91,7 +92,7 @@ def _judge(
     ``late``: jobs whose end the agent heard of late. Time passes at once here, so that they may have cost anything.
     """
     counters = {gpu.uuid: gpu.counter_mj for gpu in node.simulation.show().gpus}
-    time.sleep(5 * INTERVAL_S)  # two ticks and more: the last reading is of the counters as they stand
+    _await_reading(node, counters)
     assert node.agent.stop() == 0, node.agent.log_text()[-2000:]
     books = read_books(node.files.state_dir)
     wrong = [f"{path.name}: the ledger was set aside" for path in node.files.state_dir.glob("*.corrupt-*")]
@@ -106,6 +107,16 @@ def _judge(
         wrong.append(f"{unattributed} mJ are nobody's, though the agent was there all the while")
     gained = sum(counters.values()) - sum(node.energy_at_start_mj.values())
     return Outcome(tuple(wrong), len(workload.done), gained, unattributed, time.monotonic() - start, deaths)
+
+
+def _await_reading(node: BenchNode, counters_mj: Mapping[str, int]) -> None:
+    """Until the agent has read the counters as they stand. No GPU's time passes any more."""
+
+    def has_read() -> bool:
+        gpus = node.agent.get("/v1/status")["gpus"]
+        return {gpu["uuid"]: round(gpu["energy_j"] * 1000) for gpu in gpus} == counters_mj
+
+    wait_until(has_read, 5, "the counters are read", note=False)
 
 
 def _of_gpus(node: BenchNode, books: Books, counters: Mapping[str, int]) -> Iterator[str]:

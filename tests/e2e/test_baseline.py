@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.e2e.agents import TICK_S, gpu_status, let_ticks_pass, limits, one_node, post, start_afresh, wait_limit
-from tests.lab import Lab, Node, NodeSpec
+from tests.lab import Lab, Node, NodeSpec, wait_until
 
 FOUND_W = 500  # of 700
 
@@ -72,9 +72,9 @@ def test_an_idle_cap_below_it_is_taken_back(node: Node) -> None:
 
 
 def test_is_still_known_when_the_state_is_lost_while_a_job_runs(lowered: Lab, node: Node) -> None:
-    job = lowered.sbatch("sleep 60", "--gres=gpu:1", "-p", "debug")
-    wait_limit(node, 0, 300, 5, "the job's GPU is capped")
-    lowered.wait_running(job)
+    job = lowered.sbatch("echo begun; sleep 60", "--gres=gpu:1", "-p", "debug")
+    wait_until(lambda: "begun" in lowered.output(job), 20, "the job has a process", note=False)
+    assert limits(node)[0] == 300
     node.agent.kill()
     shutil.rmtree(node.files.state_dir)
     node.agent.start()

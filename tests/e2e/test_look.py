@@ -28,9 +28,9 @@ def test_a_job_whose_prolog_left_no_trace_gets_the_rules_cap(lab: Lab) -> None:
     wait_limits(node, 700, 700)
     node.agent.kill()
     gate = Gate(lab, "look")
-    job = lab.sbatch(gate.wait, "--gres=gpu:2", "--comment", "power=250W")
-    lab.wait_running(job)
-    wait_until(lambda: bool(node.spooled()), 2, "the Prolog is in the spool", note=False)
+    job = lab.sbatch(f"echo begun; {gate.wait}", "--gres=gpu:2", "--comment", "power=250W")
+    wait_until(lambda: "begun" in lab.output(job), 20, "the job has a process", note=False)  # RUNNING comes before
+    assert node.spooled(), "the Prolog left its event"
     node.clear_spool()
     node.agent.start()
     wait_limits(node, 420, 700, what="a job found by its processes is capped, where the baseline is known")

@@ -41,6 +41,10 @@ def get_json(path: Path, url: str) -> Any:
     return json.loads(body)
 
 
+_MARK = "X_CLEARED_AT"
+"""A field that no program sends."""
+
+
 class NotifySocket:
     """What systemd is for a service of Type=notify: keeps every message with the time it came."""
 
@@ -72,7 +76,12 @@ class NotifySocket:
             return any(key in fields and value in (None, fields[key]) for _, fields in self.messages[since:])
 
     def clear(self) -> None:
+        """Forgets what came until now, also what nobody has read yet: a program that was killed may have sent it."""
+        mark = f"{time.monotonic_ns()}"
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
+            sender.sendto(f"{_MARK}={mark}".encode(), str(self.path))
         with self._news:
+            self._news.wait_for(lambda: any(fields.get(_MARK) == mark for _, fields in self.messages), 30)
             self.messages.clear()
 
     def close(self) -> None:

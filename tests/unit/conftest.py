@@ -15,6 +15,14 @@ def _library() -> None:
     refresh_in_tree()
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _patient() -> Iterator[None]:
+    """A disk that works may be slow on a busy machine: a test that is about that says its own time."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("wattkeeper.agent.ledger.COMMIT_DEADLINE_S", 60.0)
+        yield
+
+
 @pytest.fixture
 def folder() -> Iterator[Path]:
     """A folder that other users can reach, which pytest's own are not."""

@@ -458,19 +458,15 @@ class TestEpilog:
     @pytest.mark.parametrize("stubborn", [False, True], ids=["polite", "deaf"])
     @pytest.mark.parametrize("agent", ["none", "hung"])
     def test_a_slow_giving_back_is_cut_off(self, hook: Hook, agent: str, stubborn: bool) -> None:
-        note = hook.run_dir / "note"
         deaf = "trap '' TERM; " if stubborn else ""
-        command = self.command(hook, f"{deaf}touch {note}; exec sleep 20")
-        with Listener(hook.socket, delay_s=30) as listener:
+        command = self.command(hook, f"{deaf}exec sleep 20")
+        with Listener(hook.socket, delay_s=30):
             if agent == "none":
                 hook.socket.unlink()
             ran = hook.run(WATTKEEPER_COMMAND=command)
-            asked = len(listener.seen)
         spooled(hook, ran)
-        assert agent == "hung" or not asked
-        if ran.took_s <= BOUND_S["epilog"]:  # later there may have been no time for either
-            assert note.exists()
-            assert agent == "none" or asked
+        assert ("no agent is listening" if agent == "none" else "did not answer within 0.25 s") in ran.stderr
+        assert ran.took_s >= 0.4, "the GPUs had no chance: giving back takes what is left of 0.46 s"
         record(f"epilog, agent {agent}, giving back hangs ({hook.shell})", ran.took_s, BOUND_S["epilog"])
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from tests.lab.listener import Listener
 from tests.lab.spec import REPO
-from tests.lab.waiting import record
+from tests.lab.waiting import record, wait_until
 
 SNIPPET = REPO / "deploy" / "slurm" / "taskprolog.sh"
 BATCH = {"SLURM_JOB_ID": "12", "SLURM_JOB_GPUS": "0,1", "SLURM_PROCID": "0", "SLURM_NODEID": "0"}
@@ -94,6 +94,8 @@ def test_the_title_of_slurmstepd_tells_the_step(
     title = f"slurmstepd: [{step}]"
     with subprocess.Popen([title, "30"], executable=shutil.which("sleep")) as task:
         try:
+            there = Path(f"/proc/{task.pid}/cmdline")
+            wait_until(there.read_bytes, 1, "the title stands", note=False)  # it does a moment after exec
             with Listener(run_dir / "read.sock", body=LINE):
                 done = run(shell, run_dir, {"SLURM_TASK_PID": str(task.pid), **inherited})
         finally:

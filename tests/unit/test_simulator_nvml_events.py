@@ -69,8 +69,8 @@ def test_waiting_ends_soon_after_an_event_and_not_before_the_timeout(opened: Ope
     start = time.monotonic()
     assert wait(events, 200) == TIMEOUT
     assert 0.2 <= time.monotonic() - start < 5
-    threading.Timer(0.1, simulation.raise_xid, (0, 62)).start()
     start = time.monotonic()
+    threading.Timer(0.1, simulation.raise_xid, (0, 62)).start()
     assert wait(events, 30_000) == (simulation.gpu(0).uuid, 62)
     assert 0.1 <= time.monotonic() - start < 5
 
@@ -167,7 +167,7 @@ def test_samples_come_at_the_sensors_pace_and_from_the_oldest_unseen_on(opened: 
     arguments = (gpu(), n.NVML_TOTAL_POWER_SAMPLES, ctypes.c_ulonglong(0), ctypes.byref(kind))
     assert raw().nvmlDeviceGetSamples(*arguments, ctypes.byref(count), room) == SUCCESS
     assert (count.value, kind.value) == (2, n.NVML_VALUE_TYPE_UNSIGNED_INT)
-    assert abs(room[0].timeStamp - found[0][0]) < 1_000_000
+    assert found[0][0] <= room[0].timeStamp <= samples(n.NVML_TOTAL_POWER_SAMPLES)[0][0]  # the oldest that there is
     assert room[2].timeStamp == 0
     count.value = 0
     assert raw().nvmlDeviceGetSamples(*arguments, ctypes.byref(count), room) == INVALID_ARGUMENT

