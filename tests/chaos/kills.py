@@ -66,7 +66,8 @@ class Deaths:
 class Hooks:
     """The shipped hook files, as slurmd runs them: an event that no agent takes waits in the spool.
 
-    ``late``: jobs of which an agent that was there heard too late, because its actuator was not.
+    ``late``: jobs of which an agent that was there heard too late, because its actuator was not, or took longer than
+    a hook waits.
     """
 
     def __init__(self, node: BenchNode) -> None:
@@ -78,10 +79,21 @@ class Hooks:
         before = self._waiting()
         status = self._node.hook(event, job, command="/bin/false").wait()
         assert status == 0, f"{event} of job {job.job_id}: exit status {status}"
-        answered = not self._waiting() - before
+        answered = not self._waiting() - before and self._took_effect(event, job)
         if not answered and self._node.agent.alive:
             self.late.add(job.job_id)
         return answered
+
+    def _took_effect(self, event: str, job: Job) -> bool:
+        """False where limits are not right yet although both are there. Then it waits for them, or for a death."""
+        if not self._slow(event, job):
+            return True
+        wait_until(lambda: not self._slow(event, job), RIGHT_S, f"{event} of job {job.job_id} takes effect")
+        return False
+
+    def _slow(self, event: str, job: Job) -> bool:
+        agent = self._node.agent
+        return agent.alive and agent.actuator.daemon.alive and not self._node.right(event, job)
 
     def _waiting(self) -> set[str]:
         return {path.name for path in self._spool.glob("[!.]*")}

@@ -17,14 +17,14 @@ from tests.lab.spec import REPO
 from tests.lab.waiting import record
 
 RULES = tuple(REPO / "deploy" / "prometheus" / name for name in ("rules.yml", "alerts.yml"))
-SCRAPE_S = 1.0
+SCRAPE_S = 2
 WINDOW_S = 300.0
 """Of the rule that is asked: all jobs are in it."""
 
 ARRAYS = (  # account, partition, seconds, GPUs of each of ten jobs
     ("astro", "gpu", 0.2, 1),
     ("astro", "debug", 2.5, 1),
-    ("ml-vision", "gpu", 2.0, 2),
+    ("ml-vision", "gpu", 2.2, 2),
     ("ml-vision", "gpu", 0.1, 1),
     ("physics", "debug", 0.3, 1),
     ("physics", "gpu", 3.0, 1),
@@ -50,7 +50,7 @@ class Used:
 
 @pytest.fixture(scope="module")
 def used() -> Iterator[Used]:
-    with Lab(LabSpec(nodes=(NodeSpec(),) * 3, prometheus=True, rules=RULES)) as lab:
+    with Lab(LabSpec(nodes=(NodeSpec(),) * 3, prometheus=True, scrape_s=SCRAPE_S, rules=RULES)) as lab:
         for number, node in enumerate(lab.nodes.values(), start=1):
             for minor in range(4):
                 node.simulation.load(minor, 0.2 * number + 0.1 * minor)

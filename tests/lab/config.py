@@ -170,11 +170,13 @@ def often(rules: str) -> str:
     return re.sub(r"^ +interval: .*\n", "", rules, flags=re.MULTILINE)
 
 
-def prometheus_yml(targets: dict[str, int], rule_files: Sequence[Path] = (), more: Sequence[Any] = ()) -> str:
+def prometheus_yml(
+    targets: dict[str, int], rule_files: Sequence[Path] = (), more: Sequence[Any] = (), scrape_s: int = 1
+) -> str:
     """`more`: further scrape configurations."""
     return json.dumps(
         {
-            "global": {"scrape_interval": "1s", "scrape_timeout": "1s", "evaluation_interval": "1s"},
+            "global": dict.fromkeys(("scrape_interval", "scrape_timeout", "evaluation_interval"), f"{scrape_s}s"),
             "rule_files": [str(path) for path in rule_files],
             "scrape_configs": [
                 {

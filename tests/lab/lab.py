@@ -74,7 +74,9 @@ class Lab(slurm.Client):
         for node in self.nodes.values():
             node.write_policy(spec.policy)
         targets = {name: node.agent.metrics_port for name, node in self.nodes.items()}
-        self.prometheus = Prometheus(files, prometheus_port, targets, spec.rules) if spec.prometheus else None
+        self.prometheus: Prometheus | None = None
+        if spec.prometheus:
+            self.prometheus = Prometheus(files, prometheus_port, targets, spec.rules, scrape_s=spec.scrape_s)
         slurm_env = self.env
         self.munged = Daemon("munged", self._munge_argv(), environment(files.root), files.log / "munged.log")
         self.slurmctld = Daemon("slurmctld", ["slurmctld", "-D"], slurm_env, files.log / "slurmctld.log")

@@ -1,4 +1,4 @@
-"""A real Prometheus that scrapes every agent, and evaluates every rule, once a second."""
+"""A real Prometheus that scrapes every agent, and evaluates every rule, once a second or as told."""
 
 import json
 import urllib.error
@@ -16,7 +16,13 @@ from tests.lab.waiting import wait_until
 
 class Prometheus:
     def __init__(
-        self, files: Files, port: int, targets: dict[str, int], rules: Sequence[Path] = (), more: Sequence[Any] = ()
+        self,
+        files: Files,
+        port: int,
+        targets: dict[str, int],
+        rules: Sequence[Path] = (),
+        more: Sequence[Any] = (),
+        scrape_s: int = 1,
     ) -> None:
         """`more`: further scrape configurations, whose targets have a label `node` each."""
         self.url = f"http://127.0.0.1:{port}"
@@ -24,7 +30,7 @@ class Prometheus:
         copies = [files.etc / shipped.name for shipped in rules]
         for shipped, copy in zip(rules, copies, strict=True):
             copy.write_text(often(shipped.read_text()))
-        settings.write_text(prometheus_yml(targets, copies, more))
+        settings.write_text(prometheus_yml(targets, copies, more, scrape_s))
         argv = [
             "prometheus",
             f"--config.file={settings}",

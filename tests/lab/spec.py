@@ -52,10 +52,12 @@ class LabSpec:
     nodes: tuple[NodeSpec, ...] = (NodeSpec(),)
     agents: bool = True
     prometheus: bool = False
+    scrape_s: int = 1
+    """How often Prometheus scrapes the agents and evaluates rules."""
     dbd: bool = False
     """With slurmdbd over a MariaDB of the lab's own, so that jobs have accounts and QOS: see database.py."""
     rules: tuple[Path, ...] = ()
-    """Files of rules that Prometheus evaluates, at its own interval in place of theirs."""
+    """Files of rules that Prometheus evaluates, as often as it scrapes and not as the files say."""
     policy: str = BASELINE_POLICY
     prolog_flags: str = "Contain"
     slurm_conf: tuple[str, ...] = ()
