@@ -3,6 +3,7 @@
 import json
 import shutil
 import urllib.request
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -11,10 +12,14 @@ from typing import Any
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.lab import Lab, LabSpec, Node, NodeSpec, wait_until
+from tests.lab.sockets import request
 from wattkeeper.units import Milliwatts
 
 TICK_S = 0.25
 """The interval of the agents that `one_node` starts."""
+
+HOURS_MJ = 10_000_000_000
+"""What a GPU draws in some hours: a counter that stands there is not soon passed by one that begins anew."""
 
 POLICY = """\
 version: 1
@@ -45,10 +50,25 @@ def hook_environment(job: int, gpus: str | None = "0", *, run: int = 0, uid: int
 
 
 def post(node: Node, event: str, job: int, gpus: str | None = "0", **more: Any) -> str:
-    """Posts an event as the shipped hooks do; what came of it, once the agent has answered."""
+    """Posts an event as the shipped hooks do; what came of it, which may take longer than a hook is kept waiting."""
+    before = outcomes(node, event)
     status, body = node.agent.post_event(event, hook_environment(job, gpus, **more))
     assert status == 200, body
-    return str(json.loads(body)["outcome"])
+    answer = json.loads(body)
+    if "not confirmed yet" not in answer["text"]:
+        return str(answer["outcome"])
+    news = wait_until(lambda: outcomes(node, event) - before, 2, f"the {event} of job {job} is done", note=False)
+    (outcome,) = news
+    return "unsure" if outcome == "failed" else outcome
+
+
+def outcomes(node: Node, event: str) -> Counter[str]:
+    """How many events of that kind came to what, since the agent began."""
+    _, page = request(node.agent.read_socket, "/metrics")
+    families = text_string_to_metric_families(page.decode())
+    samples = (sample for family in families for sample in family.samples)
+    found = [sample for sample in samples if sample.name == "wattkeeper_hook_events_total"]
+    return Counter({s.labels["outcome"]: int(s.value) for s in found if s.labels["event"] == event})
 
 
 def limits(node: Node) -> dict[int, float]:
