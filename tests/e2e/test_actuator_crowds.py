@@ -27,6 +27,7 @@ from tests.e2e.attackers import (
     nothing_changes,
     only_root,
     packet,
+    refused,
     tried_by,
 )
 from tests.lab.waiting import wait_until
@@ -188,6 +189,7 @@ def test_nobody_but_root_signals_traces_or_reads_it(one: Victim, uid: int) -> No
 
 def test_what_it_has_said_and_how_large_it_is_in_the_end(actuator: Victim) -> None:
     one = actuator
+    assert refused(one.ask(b"{}"))
     said = one.told()
     print(f"{len(said)} refusals told, {one.rss_mib:.1f} MiB, {one.threads} threads, {one.descriptors} descriptors")
     assert said and all(line.isprintable() and len(line) < 200 for line in said)

@@ -3,7 +3,17 @@ capped again."""
 
 import pytest
 
-from tests.e2e.agents import TICK_S, gpu_status, let_ticks_pass, limits, metric, post, start_afresh, wait_limit
+from tests.e2e.agents import (
+    HOURS_MJ,
+    TICK_S,
+    gpu_status,
+    let_ticks_pass,
+    limits,
+    metric,
+    post,
+    start_afresh,
+    wait_limit,
+)
 from tests.lab import Lab, Node, wait_until
 from wattkeeper.simulator import FaultKind, Instance
 from wattkeeper.units import Milliwatts
@@ -17,6 +27,7 @@ def node(one_agent: Lab) -> Node:
     """An agent with a job on GPUs 0 and 1, capped at 300 W."""
     node = one_agent.node(1)
     start_afresh(node)
+    node.simulation.jump_counter("all", HOURS_MJ)  # so that a counter that began anew is surely behind
     assert post(node, "prolog", 1, "0,1", JOB_PARTITION="debug") == "applied"
     assert limits(node) == CAPPED
     return node
@@ -25,7 +36,7 @@ def node(one_agent: Lab) -> Node:
 def wait_counted(node: Node) -> None:
     """A repair is counted when it is done, a little after the limit is right."""
     told = {"gpu": "0", "cause": "reset", "outcome": "repaired"}
-    wait_until(lambda: metric(node, "drift_total", **told) == 1, TICK_S, "counted", note=False)
+    wait_until(lambda: metric(node, "drift_total", **told) == 1, REPAIR_S, "counted", note=False)
 
 
 def set_up_again(node: Node, what: str) -> None:
@@ -109,6 +120,6 @@ def test_a_tool_that_writes_again_and_again_loses_until_the_agent_yields(node: N
 def test_processes_and_mig_do_not_disturb_it(node: Node) -> None:
     node.simulation.set_mig(3, [Instance(slices=3, memory_mib=40_000), Instance(slices=4, memory_mib=40_000)])
     let_ticks_pass(node)
-    assert gpu_status(node, 3)["error"] is None
+    wait_until(lambda: gpu_status(node, 3)["error"] is None, REPAIR_S, "no trouble with it", note=False)
     assert limits(node) == CAPPED
     node.simulation.set_mig(3, [])

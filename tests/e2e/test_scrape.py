@@ -54,7 +54,9 @@ def prometheus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]
 
 
 def labels(prometheus: Prometheus, metric: str) -> dict[str, str]:
-    return {name: value for name, value in prometheus.query(metric)[0][0].items() if name not in {"__name__", "job"}}
+    """Once there is one: a scrape that came late takes a series away until the next."""
+    found = wait_until(lambda: prometheus.query(metric), 7, f"{metric} is there", note=False)
+    return {name: value for name, value in found[0][0].items() if name not in {"__name__", "job"}}
 
 
 def test_node_info_has_slurms_names(prometheus: Prometheus) -> None:

@@ -1,6 +1,7 @@
 """What systemd is to the agent's sockets: it makes and holds them, whether an agent is there or not."""
 
 import os
+import signal
 import socket
 import subprocess
 import time
@@ -63,6 +64,11 @@ class HeldAgent:
 
     def start(self) -> None:
         """Returns when it has said READY=1."""
+        self.begin()
+        self.wait_ready()
+
+    def begin(self) -> None:
+        """Returns at once."""
         self._agent.notify.clear()
         given = self._sockets.descriptors
         with self._agent.log_path.open("ab") as log:
@@ -75,10 +81,23 @@ class HeldAgent:
                 stderr=log,
                 start_new_session=True,
             )
+
+    def wait_ready(self) -> None:
+        assert self._child is not None
         end = time.monotonic() + PATIENCE * 5.0
         while not self._agent.notify.seen("READY", "1"):
             assert self._child.poll() is None and time.monotonic() < end, self._agent.log_text()[-3000:]
             time.sleep(0.01)
+
+    def signal(self, number: signal.Signals) -> None:
+        assert self._child is not None
+        self._child.send_signal(number)
+
+    @property
+    def has_lock(self) -> bool:
+        """Whether it has come so far as to be the one agent of its run_dir; it listens a little later."""
+        assert self._child is not None
+        return (self._agent.files.run_dir / "lock").read_text() == f"{self._child.pid}\n"
 
     def stop(self) -> int:
         """SIGTERM; its exit status."""

@@ -2,6 +2,7 @@
 
 import json
 import subprocess
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -108,8 +109,11 @@ class Node:
     def spooled(self) -> list[SpooledEvent]:
         """The events that wait for the agent, oldest first."""
         folder = self.files.run_dir / "spool"
-        paths = sorted(path for path in folder.glob("*") if path.suffix in (".prolog", ".epilog"))
-        return [SpooledEvent(path.suffix[1:], path, parse_environment(path.read_bytes())) for path in paths]
+        found = []
+        for path in sorted(path for path in folder.glob("*") if path.suffix in (".prolog", ".epilog")):
+            with suppress(FileNotFoundError):  # the agent has just taken it
+                found.append(SpooledEvent(path.suffix[1:], path, parse_environment(path.read_bytes())))
+        return found
 
     def clear_spool(self) -> None:
         for event in self.spooled():
