@@ -146,6 +146,7 @@ def plain_settings(node: Node) -> dict[str, Any]:
 def start_afresh(node: Node, policy: str = POLICY, **settings: Any) -> None:
     """The agent and the GPUs as on the first day, with these settings laid over the node's."""
     node.agent.kill()
+    node.agent.actuator.close()  # nothing that the agent still asked for comes late
     for folder in (node.files.run_dir, node.files.state_dir, node.files.policies):
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir()

@@ -239,6 +239,7 @@ class Terminal:
 
     def __init__(self, command: list[str], env: dict[str, str]) -> None:
         self.text = ""
+        self._drawn = b""
         self.pid, self._terminal = pty.fork()
         if self.pid == 0:
             fcntl.ioctl(0, termios.TIOCSWINSZ, struct.pack("HHHH", 60, 200, 0, 0))
@@ -249,8 +250,9 @@ class Terminal:
         while (found := re.search(pattern, self.text)) is None:
             assert time.monotonic() < until, f"{pattern} is not in {self.text!r}"
             if select.select([self._terminal], [], [], 0.2)[0]:
-                drawn = os.read(self._terminal, 65536).decode(errors="replace")
-                self.text += re.sub(r"\x1b\[[0-9;?]*[A-Za-z]|\x1b[()][A-Z0-9]|\x1b[=>]", " ", drawn)
+                self._drawn += os.read(self._terminal, 65536)  # it may end amid such a code
+                drawn = self._drawn.decode(errors="replace")
+                self.text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]|\x1b[()][A-Z0-9]|\x1b[=>]", " ", drawn)
         return found
 
     def quit(self) -> int:
